@@ -1,0 +1,40 @@
+"""What can go wrong in a way that a person can mend, each with its exit code.
+
+Every command prints such an error as one line and leaves with the code (sysexits.h).
+"""
+
+
+class SeqlabError(Exception):
+    """Base of all errors that are reported in one line instead of a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(SeqlabError, ValueError):
+    """A config field or an argument is wrong; nothing was compiled or written."""
+
+    exit_code = 64
+
+
+class DataError(SeqlabError, ValueError):
+    """A data file, a tokenizer or a batch is not what it should be."""
+
+    exit_code = 65
+
+
+class NonFiniteError(SeqlabError):
+    """Loss or gradients stayed NaN or infinite for too many steps in a row."""
+
+    exit_code = 70
+
+
+class StorageError(SeqlabError, OSError):
+    """The disk is full, a file cannot be read or written, or no checkpoint is intact."""
+
+    exit_code = 74
+
+
+class Preempted(SeqlabError):
+    """A signal asked the run to stop; its state is saved: put it back in the queue."""
+
+    exit_code = 75
