@@ -1,0 +1,36 @@
+"""Text pairs, tokenizers and batches: numpy in, numpy out.
+
+source = build_source({"name": "bible"}, data_dir)
+tokenizer = build_tokenizer({"name": "bpe", "vocab_size": 4000}, source, data_dir)
+batches = PairBatches(source, tokenizer, data_dir, seed=0, tokens_per_batch=2048, ...)
+batches.batch("train", step)
+"""
+
+from data.batching import check_ids, host_slice
+from data.build import TOKENIZERS, build_source, build_tokenizer, load_tokenizer
+from data.language_batches import LanguageBatches
+from data.pair_batches import PairBatches
+from data.prefetch import prefetch
+from data.sources import SOURCES, SPLITS, Example, Source
+from data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
+
+__all__ = [
+    "BOS",
+    "EOS",
+    "PAD",
+    "SOURCES",
+    "SPLITS",
+    "TOKENIZERS",
+    "UNK",
+    "Example",
+    "LanguageBatches",
+    "PairBatches",
+    "Source",
+    "Tokenizer",
+    "build_source",
+    "build_tokenizer",
+    "check_ids",
+    "host_slice",
+    "load_tokenizer",
+    "prefetch",
+]

@@ -1,0 +1,26 @@
+"""Where text pairs come from: one class a kind of source, by the name in the config.
+
+To add one, write a class with `read(split)` in a file here (see base.py; folder.py is a short
+one) and add a line to SOURCES. Its options are the arguments of its constructor, checked
+against their annotations; `cache_dir` is given by the caller.
+"""
+
+from data.sources.base import SPLITS, Example, Source
+from data.sources.bible import Bible
+from data.sources.folder import Folder
+from data.sources.prepared import PreparedTFDS
+from data.sources.synthetic import Addition, Copy, Reverse, Sort
+from data.sources.toy_language import ToyLanguage
+
+SOURCES: dict[str, type[Source]] = {
+    "addition": Addition,
+    "bible": Bible,
+    "copy": Copy,
+    "folder": Folder,
+    "reverse": Reverse,
+    "sort": Sort,
+    "tfds": PreparedTFDS,
+    "toy_language": ToyLanguage,
+}
+
+__all__ = ["SOURCES", "SPLITS", "Example", "Source"]
