@@ -1,0 +1,58 @@
+"""Models, by name. They are Linen modules and know nothing of data, tasks or files.
+
+Two kinds share one contract (see README): a `language_model` has `__call__(tokens_BT)`,
+`init_carry(batch_size, max_len)` and `step(carry, token_B)`; a `seq2seq` has `encode`,
+`decode`, `init_carry(encoded, max_len)` and `step`. Step by step equals the whole
+sequence. A carry is {"state": what a step changes, "memory": what it only reads}, every
+leaf with the batch first. `features` and `output_layer` give what `logits` multiplies.
+
+Suffixes of arrays name their axes, here, in `decoding/` and in `analysis/`:
+  B batch   T target or query length   S source or key length   D d_model   H heads
+  K head_dim   F d_ff   V vocabulary   N layers   E embedding   G gates   A scores' width
+  W window or block   M random features or landmarks   R hash rounds
+
+To add a model: one file here, one line in MODELS, one preset in configs/base.py;
+tests/test_contract.py then says what it still lacks.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+import registry
+from models.recurrent.models import RecurrentLM, RecurrentSeq2Seq
+from models.transformer.models import TransformerLM, TransformerSeq2Seq
+
+MODELS: dict[str, type[nn.Module]] = {
+    "recurrent_lm": RecurrentLM,
+    "recurrent_seq2seq": RecurrentSeq2Seq,
+    "transformer_lm": TransformerLM,
+    "transformer_seq2seq": TransformerSeq2Seq,
+}
+
+
+def build(block: Mapping[str, Any], vocab_size: int, path: str = "config.model") -> nn.Module:
+    """The model that a config block names; a wrong name or option is a ConfigError."""
+    model = registry.build("model", MODELS, block, path, vocab_size=vocab_size)
+    jax.eval_shape(lambda: init_boxed(model, jax.random.key(0)))  # the model's own checks
+    return model
+
+
+def init_boxed(model: nn.Module, key: jax.Array) -> dict:
+    """Fresh variables in which each parameter carries the names of its axes."""
+    tokens = jnp.ones((1, 2), jnp.int32)
+    arguments = (tokens, tokens) if model.kind == "seq2seq" else (tokens,)
+    return {"params": model.init(key, *arguments)["params"]}
+
+
+def init(model: nn.Module, key: jax.Array) -> dict:
+    """Fresh variables {"params": ...} as plain arrays."""
+    return nn.meta.unbox(init_boxed(model, key))
+
+
+def num_parameters(variables: Any) -> int:
+    """Counts parameters, embeddings included."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables))

@@ -1,0 +1,12 @@
+"""Attention mechanisms are values: (q_BTHK, k_BSHK, v_BSHK, mask) -> (out_BTHK, weights_BHTS).
+
+A new one is a file here and a line in MECHANISMS. A mechanism that returns None for
+its weights names no fallback: where weights are recorded, `dot_product` runs instead.
+"""
+
+from models.attention.dot_product import dot_product_attention, fused_attention
+from models.attention.multi_head import MultiHeadAttention
+
+MECHANISMS = {"dot_product": dot_product_attention, "fused": fused_attention}
+
+__all__ = ["MECHANISMS", "MultiHeadAttention", "dot_product_attention", "fused_attention"]

@@ -1,0 +1,41 @@
+"""Scaled dot-product attention, as its equation says and as fused kernels compute it."""
+
+import jax
+import jax.numpy as jnp
+
+from models.masks import Mask
+
+Array = jax.Array
+
+
+def dot_product_attention(
+    q_BTHK: Array, k_BSHK: Array, v_BSHK: Array, mask: Mask
+) -> tuple[Array, Array]:
+    """softmax(q k^T / sqrt(K)) v (Vaswani et al. 2017, eq. 1).
+
+    Args:
+        q_BTHK, k_BSHK, v_BSHK: queries, keys and values, already split into heads.
+        mask: what each query may look at.
+
+    Returns:
+        (out_BTHK, weights_BHTS). A query that may look at nothing gets zeros.
+    """
+    scores_BHTS = jnp.einsum("bthk,bshk->bhts", q_BTHK * q_BTHK.shape[-1] ** -0.5, k_BSHK)
+    weights_BHTS = jax.nn.softmax(scores_BHTS.astype(jnp.float32), axis=-1, where=mask.dense())
+    weights_BHTS = weights_BHTS.astype(v_BSHK.dtype)
+    return jnp.einsum("bhts,bshk->bthk", weights_BHTS, v_BSHK), weights_BHTS
+
+
+def fused_attention(q_BTHK: Array, k_BSHK: Array, v_BSHK: Array, mask: Mask) -> tuple[Array, None]:
+    """The same values without the weights, by the fused kernel of the device if it has one.
+
+    cuDNN's kernel needs bfloat16 on a GPU; elsewhere XLA compiles the equation.
+    """
+    on_gpu = jax.default_backend() == "gpu" and q_BTHK.dtype == jnp.bfloat16
+    dense_B1TS = mask.dense()
+    out_BTHK = jax.nn.dot_product_attention(
+        q_BTHK, k_BSHK, v_BSHK, mask=dense_B1TS, implementation="cudnn" if on_gpu else "xla"
+    )
+    # A row that sees nothing is the mean of the values there, and zero by our contract.
+    sees_BT11 = dense_B1TS.any(-1).transpose(0, 2, 1)[..., None]
+    return jnp.where(sees_BT11, out_BTHK, 0), None

@@ -1,0 +1,195 @@
+"""Layers that every model shares: dense products, embeddings, dropout, layer norm.
+
+Each parameter carries the names of its axes ("embed", "heads", "mlp", ...), which
+`training/parallel.py` maps to the axes of a device mesh. Parameters are float32;
+`dtype` is the type of the computation.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+Initializer = Callable[..., Array]
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def _flat_init(init: Initializer, num_in: int) -> Initializer:
+    """Initialises a kernel of several axes as the matrix that it stands for."""
+
+    def flat(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        matrix = (math.prod(shape[:num_in]), math.prod(shape[num_in:]))
+        return init(key, matrix, dtype).reshape(shape)
+
+    return flat
+
+
+@jax.custom_vjp
+def product(x_NI: Array, kernel_IO: Array) -> Array:
+    """x W, whose weight gradient is computed wide.
+
+    XLA's CPU backend takes up to twice as long for a tall (I, O) gradient as for its
+    transpose; the barrier keeps it from undoing the transposition.
+    """
+    return jnp.dot(x_NI, kernel_IO)
+
+
+def _product_forward(x_NI: Array, kernel_IO: Array) -> tuple[Array, tuple[Array, Array]]:
+    return jnp.dot(x_NI, kernel_IO), (x_NI, kernel_IO)
+
+
+def _product_backward(kept: tuple[Array, Array], dy_NO: Array) -> tuple[Array, Array]:
+    x_NI, kernel_IO = kept
+    if x_NI.shape[1] > dy_NO.shape[1]:
+        dkernel_IO = jax.lax.optimization_barrier(jnp.dot(dy_NO.T, x_NI)).T
+    else:
+        dkernel_IO = jnp.dot(x_NI.T, dy_NO)
+    return jnp.dot(dy_NO, kernel_IO.T), dkernel_IO
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+class Dense(nn.Module):
+    """y = x W + b over the last `num_in` axes of x.
+
+    Batch and time are flattened before the product: XLA's CPU backend contracts one
+    axis at full speed and two axes three to five times slower (weight gradient).
+
+    Attributes:
+        features: sizes of the new axes, such as (num_heads, head_dim).
+        axes: one name for each axis of the kernel.
+        num_in: how many trailing axes of x the product contracts.
+    """
+
+    features: tuple[int, ...]
+    axes: tuple[str, ...]
+    num_in: int = 1
+    use_bias: bool = True
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+    bias_init: Initializer = nn.initializers.zeros
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, inputs = x.shape[: -self.num_in], x.shape[-self.num_in :]
+        init = nn.with_logical_partitioning(_flat_init(self.kernel_init, self.num_in), self.axes)
+        kernel = self.param("kernel", init, (*inputs, *self.features), jnp.float32)
+        kernel = kernel.astype(self.dtype).reshape(math.prod(inputs), math.prod(self.features))
+        y = jnp.dot(x.astype(self.dtype).reshape(-1, math.prod(inputs)), kernel)
+        if self.use_bias:
+            init = nn.with_logical_partitioning(self.bias_init, self.axes[self.num_in :])
+            bias = self.param("bias", init, self.features, jnp.float32)
+            y = y + bias.astype(self.dtype).reshape(-1)
+        return y.reshape(*batch, *self.features)
+
+
+class Embed(nn.Module):
+    """A table of vectors; `attend` reuses it as the output layer (Press & Wolf 2017)."""
+
+    num_embeddings: int
+    features: int
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        init = nn.initializers.normal(stddev=self.features**-0.5)
+        init = nn.with_logical_partitioning(init, ("vocab", "embed"))
+        shape = (self.num_embeddings, self.features)
+        self.embedding = self.param("embedding", init, shape, jnp.float32)
+
+    def __call__(self, tokens: Array) -> Array:
+        """Looks tokens up and scales to unit variance: d_model^0.5 (Vaswani 2017, 3.4)."""
+        x = jnp.take(self.embedding, tokens, axis=0, mode="clip")
+        return (x * self.features**0.5).astype(self.dtype)
+
+
+class OutputLayer(nn.Module):
+    """The (vocabulary, features) matrix and bias of an output layer of its own."""
+
+    vocab_size: int
+    features: int
+
+    def setup(self) -> None:
+        init = nn.initializers.normal(stddev=self.features**-0.5)
+        init = nn.with_logical_partitioning(init, ("vocab", "embed"))
+        self.kernel = self.param("kernel", init, (self.vocab_size, self.features), jnp.float32)
+
+    def __call__(self) -> Array:
+        return self.kernel
+
+
+class LayerNorm(nn.Module):
+    """scale * (x - mean) / sqrt(variance + epsilon) + bias over the last axis (Ba et al. 2016).
+
+    Computed in float32.
+    """
+
+    dtype: Any = jnp.float32
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        named, shape = nn.with_logical_partitioning, x.shape[-1:]
+        scale = self.param("scale", named(nn.initializers.ones, ("embed",)), shape)
+        bias = self.param("bias", named(nn.initializers.zeros, ("embed",)), shape)
+        x = x.astype(jnp.float32)
+        x = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(x).mean(-1, keepdims=True)
+        return (x * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+
+
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al. 2014) with a mask from a hash of place and key.
+
+    A mask needs bits that do not correlate, not a cryptographic generator, which on a CPU
+    costs a tenth of a training step: `hashed_bits` is seven times faster than
+    `jax.random.bits`.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        if not train or self.rate == 0:
+            return x
+        bits = hashed_bits(self.make_rng("dropout"), x.shape)
+        keep = bits >= np.uint32(self.rate * 2**32)
+        return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
+
+
+def hashed_bits(key: Array, shape: tuple[int, ...]) -> Array:
+    """32 bits an element: the finaliser of MurmurHash3 (Appleby 2011), twice, over a counter.
+
+    Each word of the key enters one of the two rounds, so that neither keys nor places that
+    differ in one bit give masks that are alike.
+    """
+    words = jax.random.key_data(jax.random.split(key, 1)[0]).astype(jnp.uint32)
+    bits = jax.lax.iota(jnp.uint32, math.prod(shape))
+    for word in (words[0], words[-1]):
+        bits = (bits ^ word) + np.uint32(0x9E3779B9)
+        bits = (bits ^ (bits >> 16)) * np.uint32(0x85EBCA6B)
+        bits = (bits ^ (bits >> 13)) * np.uint32(0xC2B2AE35)
+        bits = bits ^ (bits >> 16)
+    return bits.reshape(shape)
+
+
+def sinusoidal_positions(length: int, d_model: int) -> np.ndarray:
+    """Sines at even and cosines at odd features (Vaswani et al. 2017, 3.5): (length, d_model)."""
+    rate = 10000.0 ** (-np.arange(0, d_model, 2) / d_model)
+    angle = np.arange(length)[:, None] * rate[None, :]
+    table = np.zeros((length, d_model), np.float32)
+    table[:, 0::2] = np.sin(angle)
+    table[:, 1::2] = np.cos(angle)[:, : d_model // 2]
+    return table
+
+
+def logits(x: Array, kernel_VD: Array) -> Array:
+    """Scores of the whole vocabulary in float32: (..., D) and (V, D) to (..., V)."""
+    flat = jnp.dot(x.reshape(-1, x.shape[-1]), kernel_VD.astype(x.dtype).T)
+    return flat.reshape(*x.shape[:-1], -1).astype(jnp.float32)

@@ -1,0 +1,74 @@
+"""The one mask: what a query may look at, for every path and every mechanism."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+@flax.struct.dataclass
+class Mask:
+    """Which keys each query may look at, kept by its reasons.
+
+    A query sees a key of its own segment (0 is padding, seen by nobody) and, when
+    causal, only keys whose position is not after its own. Every mechanism and both
+    the fused and the recording path derive what they need from this one object.
+
+    Attributes:
+        query_segments_BT, key_segments_BS: int32, 0 for padding.
+        query_positions_BT, key_positions_BS: int32; may have B = 1.
+        causal: static; False for encoders and cross-attention.
+    """
+
+    query_segments_BT: Array
+    key_segments_BS: Array
+    query_positions_BT: Array
+    key_positions_BS: Array
+    causal: bool = flax.struct.field(pytree_node=False, default=False)
+
+    def dense(self) -> Array:
+        """The mask as booleans, (B, 1, T, S): one for all heads."""
+        key_BS = self.key_segments_BS
+        seen_BTS = self.query_segments_BT[:, :, None] == key_BS[:, None, :]
+        seen_BTS &= (key_BS != 0)[:, None, :]
+        if self.causal:
+            seen_BTS &= self.query_positions_BT[:, :, None] >= self.key_positions_BS[:, None, :]
+        return seen_BTS[:, None]
+
+
+def positions(tokens_BT: Array) -> Array:
+    """0, 1, 2, ... along the last axis, (1, T)."""
+    return jnp.arange(tokens_BT.shape[1], dtype=jnp.int32)[None]
+
+
+def self_mask(segments_BT: Array, causal: bool) -> Mask:
+    """Self-attention within each segment of a row; order is the order in the row."""
+    place_1T = positions(segments_BT)
+    return Mask(segments_BT, segments_BT, place_1T, place_1T, causal)
+
+
+def cross_mask(source_segments_BS: Array, num_queries: int) -> Mask:
+    """Every query looks at the whole source, which is one segment, and at no padding."""
+    query_BT = jnp.ones((source_segments_BS.shape[0], num_queries), source_segments_BS.dtype)
+    return Mask(query_BT, source_segments_BS, positions(query_BT), positions(source_segments_BS))
+
+
+def step_mask(position_B: Array, max_len: int) -> Mask:
+    """One query at position_B over a cache of max_len places, of which it has filled its own."""
+    key_BS = jnp.ones((position_B.shape[0], max_len), jnp.int32)
+    query_B1 = position_B[:, None]
+    return Mask(jnp.ones_like(query_B1), key_BS, query_B1, positions(key_BS), causal=True)
+
+
+def positions_in_segment(segments_BT: Array) -> Array:
+    """The place of each token within its segment, so that packed rows equal padded ones."""
+    place_BT = jnp.broadcast_to(positions(segments_BT), segments_BT.shape)
+    starts_BT = starts(segments_BT)
+    return place_BT - jax.lax.cummax(jnp.where(starts_BT, place_BT, 0), axis=1)
+
+
+def starts(segments_BT: Array) -> Array:
+    """True at the first token of each segment."""
+    changed = segments_BT[:, 1:] != segments_BT[:, :-1]
+    return jnp.concatenate([jnp.ones_like(changed[:, :1]), changed], axis=1)

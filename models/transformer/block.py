@@ -1,0 +1,151 @@
+"""One layer of a Transformer: self-attention, cross-attention if it has one, feed-forward."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from models.attention import MECHANISMS, MultiHeadAttention
+from models.layers import Dense, Dropout, LayerNorm
+from models.masks import Mask, step_mask
+
+Array = jax.Array
+KeysValues = tuple[Array, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockOptions:
+    """What a stack hands down to its layers."""
+
+    d_model: int
+    num_heads: int
+    d_ff: int
+    dropout_rate: float
+    layer_norm: str
+    attention: str
+    dtype: Any
+
+
+@flax.struct.dataclass
+class Context:
+    """What all layers of one pass share.
+
+    Attributes:
+        mask: for self-attention.
+        encoded_BSD, cross_mask: the encoder's output, for decoders that have one.
+    """
+
+    mask: Mask
+    encoded_BSD: Array | None = None
+    cross_mask: Mask | None = None
+
+
+class FeedForward(nn.Module):
+    """max(0, x W1 + b1) W2 + b2 (Vaswani et al. 2017, eq. 2)."""
+
+    options: BlockOptions
+
+    @nn.compact
+    def __call__(self, x_BTD: Array) -> Array:
+        options = self.options
+        x_BTF = Dense((options.d_ff,), ("embed", "mlp"), dtype=options.dtype, name="hidden")(x_BTD)
+        x_BTF = nn.with_logical_constraint(nn.relu(x_BTF), ("batch", "length", "mlp"))
+        return Dense((options.d_model,), ("mlp", "embed"), dtype=options.dtype, name="out")(x_BTF)
+
+
+class Block(nn.Module):
+    """Sub-layers with residual connections and layer norm around (post) or inside (pre).
+
+    post: norm(x + dropout(f(x))) (Vaswani et al. 2017, 3.1)
+    pre:  x + dropout(f(norm(x))) (Xiong et al. 2020), with one more norm after the stack
+    """
+
+    options: BlockOptions
+    cross: bool = False
+
+    def setup(self) -> None:
+        options = self.options
+
+        def attention() -> MultiHeadAttention:
+            attend = MECHANISMS[options.attention]
+            return MultiHeadAttention(
+                options.num_heads, options.d_model, attend=attend, dtype=options.dtype
+            )
+
+        self.self_attention = attention()
+        self.self_norm = LayerNorm(dtype=options.dtype)
+        if self.cross:
+            self.cross_attention = attention()
+            self.cross_norm = LayerNorm(dtype=options.dtype)
+        self.feed_forward = FeedForward(options)
+        self.feed_forward_norm = LayerNorm(dtype=options.dtype)
+        self.dropout = Dropout(options.dropout_rate)
+
+    def _residual(self, x_BTD: Array, sublayer: Any, norm: LayerNorm, train: bool) -> Array:
+        if self.options.layer_norm == "pre":
+            x_BTD = x_BTD + self.dropout(sublayer(norm(x_BTD)), train)
+        else:
+            x_BTD = norm(x_BTD + self.dropout(sublayer(x_BTD), train))
+        return nn.with_logical_constraint(x_BTD, ("batch", "length", "embed"))
+
+    def __call__(self, x_BTD: Array, context: Context, train: bool) -> Array:
+        """The whole sequence at once."""
+
+        def look_within(y_BTD: Array) -> Array:
+            return self.self_attention(y_BTD, self.self_attention.keys_values(y_BTD), context.mask)
+
+        x_BTD = self._residual(x_BTD, look_within, self.self_norm, train)
+        memory = self.memory(context.encoded_BSD) if self.cross else None
+        return self._after_self(x_BTD, memory, context.cross_mask, train)
+
+    def _after_self(
+        self, x_BTD: Array, memory: KeysValues | None, cross_mask: Mask | None, train: bool
+    ) -> Array:
+        if self.cross:
+
+            def look_across(y_BTD: Array) -> Array:
+                return self.cross_attention(y_BTD, memory, cross_mask)
+
+            x_BTD = self._residual(x_BTD, look_across, self.cross_norm, train)
+        return self._residual(x_BTD, self.feed_forward, self.feed_forward_norm, train)
+
+    def memory(self, encoded_BSD: Array) -> KeysValues:
+        """Keys and values of the encoder's output, computed once for a whole search."""
+        return self.cross_attention.keys_values(encoded_BSD)
+
+    def step(
+        self,
+        x_B1D: Array,
+        cache: KeysValues,
+        position_B: Array,
+        memory: KeysValues | None,
+        cross_mask: Mask | None,
+    ) -> tuple[Array, KeysValues]:
+        """One more position: writes its key and value into the cache, then looks at the cache."""
+        written: KeysValues = cache
+
+        def look_within(y_B1D: Array) -> Array:
+            nonlocal written
+            rows_B = jnp.arange(position_B.shape[0])
+
+            def write(old_BLHK: Array, new_B1HK: Array) -> Array:
+                return old_BLHK.at[rows_B, position_B].set(new_B1HK[:, 0], unique_indices=True)
+
+            key_B1HK, value_B1HK = self.self_attention.keys_values(y_B1D)
+            written = write(cache[0], key_B1HK), write(cache[1], value_B1HK)
+            return self.self_attention(y_B1D, written, step_mask(position_B, written[0].shape[1]))
+
+        x_B1D = self._residual(x_B1D, look_within, self.self_norm, False)
+        return self._after_self(x_B1D, memory, cross_mask, False), written
+
+
+def init_caches(
+    options: BlockOptions, num_layers: int, batch_size: int, max_len: int
+) -> list[KeysValues]:
+    """Empty keys and values of self-attention for each layer, (B, max_len, H, K)."""
+    head_dim = options.d_model // options.num_heads
+    empty = jnp.zeros((batch_size, max_len, options.num_heads, head_dim), options.dtype)
+    return [(empty, empty)] * num_layers

@@ -1,0 +1,186 @@
+"""The two Transformers of the table: a language model and an encoder-decoder."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models.layers import DTYPES, Dropout, Embed, OutputLayer, logits, sinusoidal_positions
+from models.masks import cross_mask, positions_in_segment, self_mask
+from models.transformer.block import BlockOptions, Context, init_caches
+from models.transformer.stack import Stack
+from registry import ConfigError, PositiveInt, Rate
+
+Array = jax.Array
+
+
+class _Transformer(nn.Module):
+    """Options and embeddings that both models share."""
+
+    vocab_size: PositiveInt
+    d_model: PositiveInt = 256
+    num_heads: PositiveInt = 4
+    d_ff: PositiveInt = 1024
+    dropout_rate: Rate = 0.1
+    layer_norm: Literal["pre", "post"] = "pre"
+    tie_embeddings: bool = True
+    attention: Literal["dot_product", "fused"] = "fused"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    scan_layers: bool = False
+
+    def _check(self) -> None:
+        if self.d_model % (2 * self.num_heads):
+            raise ConfigError(
+                f"config.model.d_model must be an even multiple of num_heads ({self.num_heads}), "
+                f"got {self.d_model}."
+            )
+
+    @nn.nowrap
+    def _options(self) -> BlockOptions:
+        return BlockOptions(
+            self.d_model,
+            self.num_heads,
+            self.d_ff,
+            self.dropout_rate,
+            self.layer_norm,
+            self.attention,
+            DTYPES[self.dtype],
+        )
+
+    def _stack(self, num_layers: int, cross: bool = False) -> Stack:
+        return Stack(self._options(), num_layers, cross, self.remat, self.scan_layers)
+
+    def _setup_embeddings(self) -> None:
+        self.embed = Embed(self.vocab_size, self.d_model, dtype=DTYPES[self.dtype])
+        self.dropout = Dropout(self.dropout_rate)
+        if not self.tie_embeddings:
+            self.output = OutputLayer(self.vocab_size, self.d_model)
+
+    def _embed(self, tokens_BT: Array, place_BT: Array | None, train: bool) -> Array:
+        """Embeds tokens and adds positions; place_BT None means 0, 1, 2, ..."""
+        x_BTD = self.embed(tokens_BT)
+        table = sinusoidal_positions(tokens_BT.shape[1], self.d_model)
+        where = jnp.asarray(table, x_BTD.dtype)
+        x_BTD = x_BTD + (where if place_BT is None else where[place_BT])
+        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "embed"))
+        return self.dropout(x_BTD, train)
+
+    def _embed_step(self, token_B: Array, position_B: Array, max_len: int) -> Array:
+        x_BD = self.embed(token_B)
+        table = jnp.asarray(sinusoidal_positions(max_len, self.d_model), x_BD.dtype)
+        return (x_BD + table[position_B])[:, None]
+
+    @nn.nowrap
+    def _init_state(self, num_layers: int, batch_size: int, max_len: int) -> dict[str, Any]:
+        caches = init_caches(self._options(), num_layers, batch_size, max_len)
+        return {"caches": caches, "position": jnp.zeros(batch_size, jnp.int32)}
+
+    def output_layer(self) -> Array:
+        """The matrix kernel_VD that turns features into logits."""
+        return self.embed.embedding if self.tie_embeddings else self.output()
+
+
+class TransformerLM(_Transformer):
+    """Decoder-only Transformer language model (Vaswani et al. 2017; Radford et al. 2018)."""
+
+    kind = "language_model"
+    num_layers: PositiveInt = 4
+
+    def setup(self) -> None:
+        self._check()
+        self._setup_embeddings()
+        self.decoder = self._stack(self.num_layers)
+
+    def features(
+        self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
+    ) -> Array:
+        """What the output layer sees, (B, T, d_model); segments of a packed row don't mix."""
+        place_BT = None if segments_BT is None else positions_in_segment(segments_BT)
+        x_BTD = self._embed(tokens_BT, place_BT, train)
+        if segments_BT is None:
+            segments_BT = jnp.ones_like(tokens_BT)
+        else:  # whatever stands in the padding must not reach a sum, not even as 0 * NaN
+            x_BTD = jnp.where((segments_BT != 0)[:, :, None], x_BTD, 0)
+        return self.decoder(x_BTD, Context(self_mask(segments_BT, causal=True)), train)
+
+    def __call__(
+        self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
+    ) -> Array:
+        """Logits of the next token at each place, (B, T, vocab_size)."""
+        return logits(self.features(tokens_BT, segments_BT, train), self.output_layer())
+
+    @nn.nowrap
+    def init_carry(self, batch_size: int, max_len: int) -> dict[str, Any]:
+        """An empty cache for max_len positions."""
+        return {"state": self._init_state(self.num_layers, batch_size, max_len), "memory": {}}
+
+    def step(self, carry: dict[str, Any], token_B: Array) -> tuple[dict[str, Any], Array]:
+        """Reads one token a row; returns the new carry and logits_BV."""
+        state = carry["state"]
+        position_B, caches = state["position"], state["caches"]
+        x_B1D = self._embed_step(token_B, position_B, caches[0][0].shape[1])
+        x_B1D, caches = self.decoder.step(x_B1D, caches, position_B)
+        carry = {"state": {"caches": caches, "position": position_B + 1}, "memory": {}}
+        return carry, logits(x_B1D[:, 0], self.output_layer())
+
+
+class TransformerSeq2Seq(_Transformer):
+    """The encoder-decoder Transformer with one vocabulary for both sides (Vaswani et al. 2017)."""
+
+    kind = "seq2seq"
+    num_encoder_layers: PositiveInt = 3
+    num_decoder_layers: PositiveInt = 3
+
+    def setup(self) -> None:
+        self._check()
+        self._setup_embeddings()
+        self.encoder = self._stack(self.num_encoder_layers)
+        self.decoder = self._stack(self.num_decoder_layers, cross=True)
+
+    def encode(self, source_BS: Array, train: bool = False) -> dict[str, Array]:
+        """Reads the source (0 is padding): {"x": (B, S, d_model), "segments": (B, S)}."""
+        segments_BS = (source_BS != 0).astype(jnp.int32)
+        x_BSD = self._embed(source_BS, None, train)
+        # Whatever stands in the padding must not reach a sum, not even as 0 * NaN.
+        x_BSD = jnp.where((segments_BS != 0)[:, :, None], x_BSD, 0)
+        x_BSD = self.encoder(x_BSD, Context(self_mask(segments_BS, causal=False)), train)
+        return {"x": x_BSD, "segments": segments_BS}
+
+    def _decode_features(self, encoded: dict, inputs_BT: Array, train: bool) -> Array:
+        context = Context(
+            self_mask(jnp.ones_like(inputs_BT), causal=True),
+            encoded["x"],
+            cross_mask(encoded["segments"], inputs_BT.shape[1]),
+        )
+        return self.decoder(self._embed(inputs_BT, None, train), context, train)
+
+    def decode(self, encoded: dict, inputs_BT: Array, train: bool = False) -> Array:
+        """Logits of the next target token at each place, (B, T, vocab_size)."""
+        return logits(self._decode_features(encoded, inputs_BT, train), self.output_layer())
+
+    def features(self, source_BS: Array, inputs_BT: Array, train: bool = False) -> Array:
+        """What the output layer sees at each target place, (B, T, d_model)."""
+        return self._decode_features(self.encode(source_BS, train), inputs_BT, train)
+
+    def __call__(self, source_BS: Array, inputs_BT: Array, train: bool = False) -> Array:
+        """encode, then decode."""
+        return self.decode(self.encode(source_BS, train), inputs_BT, train)
+
+    def init_carry(self, encoded: dict, max_len: int) -> dict[str, Any]:
+        """Empty caches, and the keys and values of the source for every layer."""
+        memory = {"layers": self.decoder.memory(encoded["x"]), "segments": encoded["segments"]}
+        state = self._init_state(self.num_decoder_layers, encoded["x"].shape[0], max_len)
+        return {"state": state, "memory": memory}
+
+    def step(self, carry: dict[str, Any], token_B: Array) -> tuple[dict[str, Any], Array]:
+        """Reads one target token a row; returns the new carry and logits_BV."""
+        state, memory = carry["state"], carry["memory"]
+        position_B, caches = state["position"], state["caches"]
+        x_B1D = self._embed_step(token_B, position_B, caches[0][0].shape[1])
+        x_B1D, caches = self.decoder.step(
+            x_B1D, caches, position_B, memory["layers"], cross_mask(memory["segments"], 1)
+        )
+        carry = {"state": {"caches": caches, "position": position_B + 1}, "memory": memory}
+        return carry, logits(x_B1D[:, 0], self.output_layer())

@@ -1,0 +1,90 @@
+"""A stack of blocks, in a Python loop or under one scan, whole or step by step."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from models.layers import LayerNorm
+from models.masks import Mask
+from models.transformer.block import Block, BlockOptions, Context, KeysValues
+
+Array = jax.Array
+
+
+class Stack(nn.Module):
+    """num_layers blocks; with pre-layer-norm a last norm follows them.
+
+    Attributes:
+        remat: forget activations within a block and compute them again in the backward pass.
+        scan_layers: one compiled body with parameters stacked on a leading axis "layers":
+            compiles in the time of one layer. Its parameters are laid out otherwise than
+            those of the loop, so a checkpoint of one is not a checkpoint of the other.
+    """
+
+    options: BlockOptions
+    num_layers: int
+    cross: bool = False
+    remat: bool = False
+    scan_layers: bool = False
+
+    def setup(self) -> None:
+        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+        if self.scan_layers:
+            self.layers = block(self.options, cross=self.cross)
+        else:
+            self.layers = [block(self.options, cross=self.cross) for _ in range(self.num_layers)]
+        if self.options.layer_norm == "pre":
+            self.norm = LayerNorm(dtype=self.options.dtype)
+
+    def __call__(self, x_BTD: Array, context: Context, train: bool) -> Array:
+        """Runs all layers over the whole sequence."""
+        if self.scan_layers:
+
+            def body(block: Block, x_BTD: Array, context: Context) -> tuple[Array, None]:
+                return block(x_BTD, context, train), None
+
+            scan = nn.scan(
+                body,
+                variable_axes={"params": 0, "ablation": 0, "intermediates": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=nn.broadcast,
+                length=self.num_layers,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            x_BTD, _ = scan(self.layers, x_BTD, context)
+        else:
+            for layer in self.layers:
+                x_BTD = layer(x_BTD, context, train)
+        return self._finish(x_BTD)
+
+    def _finish(self, x_BTD: Array) -> Array:
+        return self.norm(x_BTD) if self.options.layer_norm == "pre" else x_BTD
+
+    def _call(self, i: int, method: str, *args: Any) -> Any:
+        """Calls a method of layer i, also where the layers live stacked under a scan."""
+        if not self.scan_layers:
+            return getattr(self.layers[i], method)(*args)
+        variables = jax.tree.map(lambda leaf: leaf[i], nn.meta.unbox(self.layers.variables))
+        block = Block(self.options, cross=self.cross, parent=None)
+        return block.apply(variables, *args, method=method)
+
+    def memory(self, encoded_BSD: Array) -> list[KeysValues]:
+        """Each layer's keys and values of the encoder's output."""
+        return [self._call(i, "memory", encoded_BSD) for i in range(self.num_layers)]
+
+    def step(
+        self,
+        x_B1D: Array,
+        caches: list[KeysValues],
+        position_B: Array,
+        memory: list[KeysValues] | None = None,
+        cross_mask: Mask | None = None,
+    ) -> tuple[Array, list[KeysValues]]:
+        """One position through all layers; returns its features and the new caches."""
+        new = []
+        for i, cache in enumerate(caches):
+            layer_memory = memory[i] if self.cross else None
+            x_B1D, cache = self._call(i, "step", x_B1D, cache, position_B, layer_memory, cross_mask)
+            new.append(cache)
+        return self._finish(x_B1D), new
