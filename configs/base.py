@@ -1,0 +1,180 @@
+"""What every config begins with: its fields, the sizes of models, and its arguments.
+
+A block names a thing and its options, {"name": "adamw", ...}. Options that a block leaves
+out have the defaults of the class; training/schema.py fills them in and checks them all.
+"""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from errors import ConfigError
+from registry import unknown
+
+# tiny: for tests and toys. small: minutes on two CPU cores. base: the sizes of the papers
+# (Vaswani et al. 2017; Bahdanau et al. 2015, 620 and 1000 rounded up to multiples of 128;
+# Zaremba et al. 2014 for the recurrent language model). Within a size, the families differ
+# by less than a factor of 1.5 in parameters without embeddings (a test counts them).
+TRANSFORMER_SIZES = {
+    "tiny": {"d_model": 64, "num_heads": 2, "d_ff": 256},
+    "small": {"d_model": 256, "num_heads": 4, "d_ff": 1024},
+    "base": {"d_model": 512, "num_heads": 8, "d_ff": 2048},
+}
+TRANSFORMER_LAYERS = {"tiny": 2, "small": 2, "base": 6}
+LM_TRANSFORMER_LAYERS = {"tiny": 2, "small": 4, "base": 6}
+# Size: embedding, hidden, layers of the encoder, layers of the decoder. Without attention
+# the decoder is smaller by what attention and its reading take, so base has one layer more.
+LSTM_ATTENTION_SIZES = {
+    "tiny": (64, 64, 2, 2),
+    "small": (256, 256, 2, 2),
+    "base": (640, 1024, 1, 1),
+}
+LSTM_SIZES = LSTM_ATTENTION_SIZES | {"base": (640, 1024, 1, 2)}
+LM_LSTM_SIZES = {"tiny": (64, 64, 2), "small": (256, 512, 2), "base": (640, 1024, 2)}
+
+
+def _recurrent(attention: str, sizes: tuple[int, int, int, int]) -> dict[str, Any]:
+    names = ("embedding_size", "hidden_size", "num_encoder_layers", "num_decoder_layers")
+    sized = dict(zip(names, sizes, strict=True))
+    return {"name": "recurrent_seq2seq", **sized, "attention": attention}
+
+
+def _seq2seq() -> dict[str, dict[str, Any]]:
+    """Blocks of the models that read one sequence and write another, by preset."""
+    blocks = {}
+    for size, width in TRANSFORMER_SIZES.items():
+        layers = TRANSFORMER_LAYERS[size]
+        both = {"num_encoder_layers": layers, "num_decoder_layers": layers}
+        blocks[f"transformer-{size}"] = {"name": "transformer_seq2seq", **width, **both}
+        blocks[f"lstm-attention-{size}"] = _recurrent("additive", LSTM_ATTENTION_SIZES[size])
+        blocks[f"lstm-{size}"] = _recurrent("none", LSTM_SIZES[size])
+    return blocks
+
+
+def _language_models() -> dict[str, dict[str, Any]]:
+    """Blocks of the models that go on with a sequence, by preset."""
+    blocks = {}
+    for size, width in TRANSFORMER_SIZES.items():
+        layers = LM_TRANSFORMER_LAYERS[size]
+        blocks[f"lm-transformer-{size}"] = {"name": "transformer_lm", **width, "num_layers": layers}
+        sized = zip(
+            ("embedding_size", "hidden_size", "num_layers"), LM_LSTM_SIZES[size], strict=True
+        )
+        blocks[f"lm-lstm-{size}"] = {"name": "recurrent_lm", **dict(sized)}
+    return blocks
+
+
+SEQ2SEQ = _seq2seq()
+LANGUAGE_MODELS = _language_models()
+MODELS = SEQ2SEQ | LANGUAGE_MODELS
+
+
+def config() -> ConfigDict:
+    """Every field but the task and the model, which a config file chooses."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "num_steps": 1000,  # batches that are read
+            "data_dir": "",  # prepared data and caches; "" is .cache in this repository
+            "task": {},
+            "model": {},
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 1e-3,  # the peak
+                "clip_norm": 1.0,  # largest global norm of a gradient; 0 is off
+                "schedule": {"name": "cosine", "warmup_steps": 100},
+            },
+            "accumulate": 1,  # micro-batches in which a batch is computed
+            "ema_decay": 0.0,  # of a moving average of parameters, to evaluate; 0 is off
+            "average_checkpoints": 0,  # newest checkpoints averaged at the end; 0 is off
+            "early_stopping_patience": 0,  # evaluations without a better one; 0 is off
+            "max_skipped_steps": 20,  # in a row, for gradients that are not finite
+            "log_every": 20,
+            "eval_every": 200,
+            "save_every": 200,
+            "keep_checkpoints": 3,
+            "final_split": "test",
+            "parallel": {
+                "strategy": "pmap",  # or "mesh"
+                "num_devices": 0,  # 0 is all
+                "mesh": (0, 1, 1),  # data, fsdp, tensor; a leading 0 is filled in
+                "canonical_shards": 0,  # gradients bit for bit equal on all that divide it
+            },
+        }
+    )
+
+
+def text_pairs(data: str, source_language: str, target_language: str) -> dict[str, Any]:
+    """The source block of an argument data=: "bible", or the path of a folder."""
+    languages = {"source_language": source_language, "target_language": target_language}
+    if data == "bible":
+        return {"name": "bible", **languages}
+    return {"name": "folder", "path": str(Path(data).expanduser().absolute()), **languages}
+
+
+def smoke(config: ConfigDict) -> None:
+    """Makes a run that takes seconds on a CPU: few made-up sentences, three steps, one save."""
+    small = {"num_train": 64, "num_validation": 8, "num_test": 8}
+    if config.task.source.name in ("bible", "folder"):
+        config.task.source = {"name": "toy_language"}
+    config.task.source.update(small)
+    config.task.tokenizer = {"name": "words"}
+    config.num_steps = config.eval_every = config.save_every = 3
+    config.log_every = 1
+    config.optimizer.schedule.warmup_steps = 1
+
+
+def choose(what: str, got: str, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A copy of the block that an argument names."""
+    if got not in known:
+        raise ConfigError(f"Config argument {what}: {unknown('value', got, known)}")
+    return dict(known[got])
+
+
+def choose_model(got: str, known: dict[str, dict[str, Any]], smoke: bool) -> dict[str, Any]:
+    """The block of a preset; for a smoke run, that of the tiniest of its family."""
+    block = choose("model", got, known)
+    return dict(known[f"{got.rpartition('-')[0]}-tiny"]) if smoke else block
+
+
+def parse(arg: str, **defaults: Any) -> SimpleNamespace:
+    """Reads the text after the colon of --config: "model=lstm-small,seed=2,smoke".
+
+    Args:
+        arg: NAME=VALUE pairs divided by commas; a word alone means NAME=true.
+        defaults: all names with the values they have when left out; a value given must
+            have the type of its default.
+
+    Raises:
+        ConfigError: an unknown name, one given twice, or a value of another type.
+    """
+    values, given = dict(defaults), set()
+    for part in arg.split(",") if arg.strip() else ():
+        name, equals, text = part.partition("=")
+        name = name.strip()
+        if name not in defaults:
+            raise ConfigError(unknown("config argument", name, defaults))
+        if name in given:
+            raise ConfigError(f"Config argument {name} is given twice.")
+        given.add(name)
+        is_flag = isinstance(defaults[name], bool)
+        values[name] = True if is_flag and not equals else _value(name, text, defaults[name])
+    return SimpleNamespace(**values)
+
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    """A text as the type of the default."""
+    kind = type(default)
+    try:
+        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        if text.strip() and (kind is not float or math.isfinite(value)):
+            return value
+    except (KeyError, ValueError):
+        pass
+    raise ConfigError(f"Config argument {name} must be {KINDS[kind]} ({name}=...), got {text!r}.")

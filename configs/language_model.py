@@ -1,0 +1,51 @@
+"""Predicting the next token: English verses of the Bible, or a text of your own.
+
+  python train.py --config=configs/language_model.py --workdir=runs/lm
+  python train.py --config=configs/language_model.py:model=lm-lstm-small --workdir=runs/lm-lstm
+  python train.py --config=configs/language_model.py:data=my/folder --workdir=runs/mine
+
+Arguments: model (a preset of configs/base.py), data (a folder as for configs/translation.py),
+source_language and target_language (text of the target language is learned), seed, and smoke
+(a whole run on a toy language in seconds).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config for a string of arguments."""
+    given = base.parse(
+        arg,
+        model="lm-transformer-small",
+        data="bible",
+        source_language="it",
+        target_language="en",
+        seed=0,
+        smoke=False,
+    )
+    config = base.config()
+    config.seed = given.seed
+    config.task = {
+        "name": "language_modelling",
+        "source": base.text_pairs(given.data, given.source_language, given.target_language),
+        "tokenizer": {"name": "bpe", "vocab_size": 4000},
+        "side": "target",
+        "sequence_length": 128,
+        "sequences_per_batch": 16,
+        "packed": True,
+        "label_smoothing": 0.0,
+    }
+    config.model = base.choose_model(given.model, base.LANGUAGE_MODELS, given.smoke)
+    config.num_steps = 600
+    if given.smoke:
+        base.smoke(config)
+        config.task.sequence_length, config.task.sequences_per_batch = 32, 8
+    return config
+
+
+def sweep() -> list[str]:
+    """One argument string for each run: every architecture, three seeds."""
+    models = [name for name in base.LANGUAGE_MODELS if name.endswith("-small")]
+    return [f"model={model},seed={seed}" for model in models for seed in range(3)]

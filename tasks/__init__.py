@@ -1,0 +1,21 @@
+"""Tasks, by name: what is learned. A new one is a file here and a line in TASKS."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import registry
+from tasks.base import Evaluation, Task
+from tasks.language_modelling import LanguageModelling
+from tasks.translation import Translation
+
+TASKS: dict[str, type[Task]] = {
+    "language_modelling": LanguageModelling,
+    "translation": Translation,
+}
+
+__all__ = ["TASKS", "Evaluation", "Task", "build"]
+
+
+def build(block: Mapping[str, Any], seed: int, data_dir: str) -> Task:
+    """The task that a config block names; reads its data."""
+    return registry.build("task", TASKS, block, "config.task", seed=seed, data_dir=data_dir)

@@ -1,0 +1,146 @@
+"""The output layer and its cross-entropy, in chunks of tokens."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+CHUNK = 512  # tokens whose logits are held at once; measured best on CPU
+
+
+def cross_entropy(
+    x_ND: Array,
+    kernel_VD: Array,
+    targets_N: Array,
+    weights_N: Array,
+    label_smoothing: float = 0.0,
+) -> dict[str, Array]:
+    """Sums of loss, negative log-likelihood and hits, without ever holding all logits.
+
+    With label smoothing e, the loss of a token is (1 - e) * nll + e * mean over the
+    vocabulary of -log p (Szegedy et al. 2016). Gradients of x and kernel are made in the
+    forward pass, chunk by chunk, so memory is CHUNK * V instead of N * V. Only "loss" has
+    gradients. A token of weight 0 counts for nothing, even where its x is NaN.
+
+    Args:
+        x_ND: features, any floating type.
+        kernel_VD: output matrix, one row for each word.
+        targets_N: int32 ids.
+        weights_N: float32.
+        label_smoothing: 0 to 1.
+
+    Returns:
+        {"loss", "nll", "hits"}: float32 scalars, sums of weight times value.
+    """
+    num, chunk = x_ND.shape[0], min(CHUNK, x_ND.shape[0])
+    pad = -num % chunk
+    x_ND = jnp.where((weights_N > 0)[:, None], x_ND, 0)
+    x_CND = jnp.pad(x_ND, ((0, pad), (0, 0))).reshape(-1, chunk, x_ND.shape[1])
+    targets_CN = jnp.pad(targets_N, (0, pad)).reshape(-1, chunk)
+    weights_CN = jnp.pad(weights_N, (0, pad)).reshape(-1, chunk)
+    kernel_VD = kernel_VD.astype(x_ND.dtype)
+    loss, nll, hits = _sums(label_smoothing, x_CND, kernel_VD, targets_CN, weights_CN)
+    return {"loss": loss, "nll": nll, "hits": hits}
+
+
+def _chunk(smoothing: float, x_ND: Array, kernel_VD: Array, targets_N: Array, weights_N: Array):
+    """Sums of one chunk, and the two things that its gradient needs."""
+    logits_NV = jnp.dot(x_ND, kernel_VD.T).astype(jnp.float32)
+    highest_N = logits_NV.max(-1)
+    exp_NV = jnp.exp(logits_NV - highest_N[:, None])
+    total_N = exp_NV.sum(-1)
+    log_total_N = jnp.log(total_N) + highest_N
+    right_N = jnp.take_along_axis(logits_NV, targets_N[:, None], axis=-1)[:, 0]
+    nll_N = log_total_N - right_N
+    loss_N = nll_N
+    if smoothing:
+        loss_N = (1 - smoothing) * nll_N + smoothing * (log_total_N - logits_NV.mean(-1))
+    hits_N = (right_N >= highest_N).astype(jnp.float32)
+    sums = tuple(jnp.sum(value_N * weights_N) for value_N in (loss_N, nll_N, hits_N))
+    return sums, exp_NV, total_N
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sums(smoothing: float, x_CND: Array, kernel_VD: Array, targets_CN: Array, weights_CN: Array):
+    def body(running, at):
+        sums, _, _ = _chunk(smoothing, at[0], kernel_VD, *at[1:])
+        return jax.tree.map(jnp.add, running, sums), None
+
+    zeros = (jnp.zeros((), jnp.float32),) * 3
+    return jax.lax.scan(body, zeros, (x_CND, targets_CN, weights_CN))[0]
+
+
+def _sums_forward(smoothing, x_CND, kernel_VD, targets_CN, weights_CN):
+    vocab_size = kernel_VD.shape[0]
+
+    def body(running, at):
+        sums, dkernel_DV = running
+        x_ND, targets_N, weights_N = at
+        new, exp_NV, total_N = _chunk(smoothing, x_ND, kernel_VD, targets_N, weights_N)
+        # d loss / d logits = p - (1 - e) onehot - e / V
+        d_NV = exp_NV * (weights_N / total_N)[:, None]
+        right_NV = jnp.arange(vocab_size)[None] == targets_N[:, None]
+        d_NV -= jnp.where(right_NV, (1 - smoothing) * weights_N[:, None], 0)
+        if smoothing:
+            d_NV -= (smoothing / vocab_size) * weights_N[:, None]
+        d_NV = d_NV.astype(x_ND.dtype)
+        # Wide matrices last: XLA's CPU backend takes half as long again for (V, D).
+        dkernel_DV += jnp.dot(x_ND.T, d_NV, preferred_element_type=jnp.float32)
+        sums = jax.tree.map(jnp.add, sums, new)
+        return (sums, dkernel_DV), jnp.dot(d_NV, kernel_VD)
+
+    zeros = (jnp.zeros((), jnp.float32),) * 3
+    start = (zeros, jnp.zeros(kernel_VD.shape[::-1], jnp.float32))
+    (sums, dkernel_DV), dx_CND = jax.lax.scan(body, start, (x_CND, targets_CN, weights_CN))
+    return sums, (dx_CND, dkernel_DV.T)
+
+
+def _sums_backward(smoothing, kept, grads):
+    dx_CND, dkernel_VD = kept
+    dloss = grads[0]
+    scaled = (dloss * dx_CND).astype(dx_CND.dtype), (dloss * dkernel_VD).astype(dx_CND.dtype)
+    return *scaled, None, None
+
+
+_sums.defvjp(_sums_forward, _sums_backward)
+
+
+def token_sums(
+    model: Any,
+    variables: Any,
+    inputs: tuple,
+    batch: dict,
+    key: Array,
+    train: bool,
+    label_smoothing: float,
+) -> dict[str, tuple[Array, Array]]:
+    """Sums of "loss", "nll" and "accuracy" over the predicted tokens of a batch.
+
+    Args:
+        inputs: arguments of model.features.
+        batch: has "targets" and "weights", (B, T).
+        key: for dropout.
+    """
+
+    def features_and_kernel(module: Any) -> tuple[Array, Array]:
+        return module.features(*inputs, train=train), module.output_layer()
+
+    rngs = {"dropout": key} if train else None
+    x_BTD, kernel_VD = model.apply(variables, method=features_and_kernel, rngs=rngs)
+    weights_N = batch["weights"].reshape(-1)
+    sums = cross_entropy(
+        x_BTD.reshape(-1, x_BTD.shape[-1]),
+        kernel_VD,
+        batch["targets"].reshape(-1),
+        weights_N,
+        label_smoothing,
+    )
+    total = weights_N.sum()
+    return {
+        "loss": (sums["loss"], total),  # nats per token
+        "nll": (sums["nll"], total),
+        "accuracy": (sums["hits"], total),
+    }

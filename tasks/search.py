@@ -1,0 +1,123 @@
+"""Text in, text out: a trained encoder-decoder, its tokenizer and a search as one thing."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import data
+import decoding
+
+Array = jax.Array
+
+LENGTH_STEP = 16  # sources are padded to a multiple of it, so that few shapes compile
+CELLS_PER_BATCH = 4096  # source tokens times rows searched at once
+
+
+def output_length(source_length: Any) -> Any:
+    """The greatest number of tokens generated for a source of so many, or for each of many."""
+    return 3 * source_length // 2 + 10
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
+def search(
+    model: Any, variables: Any, source_BS: Array, max_len: int, num_beams: int, penalty: float
+) -> decoding.SearchResult:
+    """The best output for each row by beam search, or greedily with one beam."""
+    encoded = model.apply(variables, source_BS, method="encode")
+    carry = model.apply(variables, encoded, max_len, method="init_carry")
+
+    def step(carry: Any, token_B: Array) -> tuple[Any, Array]:
+        return model.apply(variables, carry, token_B, method="step")
+
+    limit_B = output_length((source_BS != data.PAD).sum(axis=1)).astype(jnp.int32)
+    limits: dict[str, Any] = {
+        "max_len_B": jnp.minimum(limit_B, max_len),
+        "banned": (data.PAD, data.BOS),
+    }
+    if num_beams == 1:
+        return decoding.greedy_search(step, carry, source_BS.shape[0], max_len, **limits)
+    return decoding.beam_search(
+        step,
+        carry,
+        source_BS.shape[0],
+        max_len,
+        num_beams=num_beams,
+        length_penalty=penalty,
+        **limits,
+    )
+
+
+class Translator:
+    """Translates lines of text with a seq2seq model.
+
+    Args:
+        max_length: source tokens beyond it are cut off.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        variables: Any,
+        tokenizer: Any,
+        *,
+        num_beams: int = 5,
+        length_penalty: float = 1.0,
+        max_length: int = 256,
+    ) -> None:
+        self.model, self.variables, self.tokenizer = model, variables, tokenizer
+        self.num_beams, self.length_penalty = num_beams, length_penalty
+        self.max_length = max_length
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Source ids of each line, EOS at the end."""
+        ids = self.tokenizer.encode_batch(texts)
+        return [np.append(np.asarray(i[: self.max_length - 1], np.int32), data.EOS) for i in ids]
+
+    def translate_ids(
+        self, sources: Sequence[np.ndarray], poll: Callable[[], None] = lambda: None
+    ) -> list[np.ndarray]:
+        """Output ids of each source, without EOS and padding, in the order given."""
+        results: list[np.ndarray] = [np.zeros(0, np.int32)] * len(sources)
+        for rows, source_BS in self._batches(sources):
+            poll()
+            length = output_length(source_BS.shape[1])
+            found = search(
+                self.model,
+                self.variables,
+                source_BS,
+                length,
+                self.num_beams,
+                self.length_penalty,
+            )
+            tokens_BT = np.asarray(found.tokens_BKT)[:, 0]
+            for row, tokens_T in zip(rows, tokens_BT, strict=False):
+                results[row] = tokens_T[(tokens_T != data.PAD) & (tokens_T != data.EOS)]
+        return results
+
+    def translate(self, texts: Sequence[str], poll: Callable[[], None] = lambda: None) -> list[str]:
+        """One output line for each input line; an empty line gives an empty line."""
+        full = [i for i, text in enumerate(texts) if text.strip()]
+        outputs = self.translate_ids(self.encode([texts[i] for i in full]), poll)
+        lines = [""] * len(texts)
+        for i, ids in zip(full, outputs, strict=True):
+            lines[i] = self.tokenizer.decode([int(t) for t in ids])
+        return lines
+
+    def _batches(self, sources: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Rows of like lengths, padded to one of a handful of shapes."""
+        widths = [-len(source) // LENGTH_STEP * -LENGTH_STEP for source in sources]
+        for width in sorted(set(widths)):
+            rows = [i for i, own in enumerate(widths) if own == width]
+            size = max(1, CELLS_PER_BATCH // (width * self.num_beams))
+            if len(rows) < size:
+                size = 1 << (len(rows) - 1).bit_length()
+            for start in range(0, len(rows), size):
+                chosen = rows[start : start + size]
+                source_BS = np.zeros((size, width), np.int32)
+                for place, row in enumerate(chosen):
+                    source_BS[place, : len(sources[row])] = sources[row]
+                yield chosen, source_BS

@@ -1,0 +1,106 @@
+"""Translation: the target text given the source text."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import jax
+import sacrebleu
+
+import data
+from registry import NonNegativeFloat, PositiveInt, Rate
+from tasks.base import Evaluation, Sums, Task
+from tasks.losses import token_sums
+from tasks.search import Translator
+
+NUM_SAMPLES = 5
+
+
+class Translation(Task):
+    """Maximises the probability of each target token given the source and those before it.
+
+    Args:
+        source, tokenizer: blocks of tables data.SOURCES and data.TOKENIZERS.
+        tokens_per_batch: target places of a training batch, rows times length.
+        max_length: tokens on either side; longer training pairs are left out.
+        num_buckets: shapes of batches at most.
+        label_smoothing: of the training loss only (Szegedy et al. 2016).
+        num_beams, length_penalty: of the search in `evaluate` (Wu et al. 2016).
+    """
+
+    model_kind = "seq2seq"
+    blocks: ClassVar = {"source": data.SOURCES, "tokenizer": data.TOKENIZERS}
+    may_change = ("num_beams", "length_penalty", "source.path", "source.data_dir")
+
+    def __init__(
+        self,
+        seed: int,
+        data_dir: str,
+        source: Mapping[str, Any],
+        tokenizer: Mapping[str, Any],
+        tokens_per_batch: PositiveInt = 2048,
+        max_length: PositiveInt = 128,
+        num_buckets: PositiveInt = 5,
+        label_smoothing: Rate = 0.1,
+        num_beams: PositiveInt = 5,
+        length_penalty: NonNegativeFloat = 1.0,
+    ) -> None:
+        self.source = data.build_source(source, data_dir)
+        self.tokenizer = data.build_tokenizer(tokenizer, self.source, data_dir)
+        self.vocab_size = self.tokenizer.vocab_size
+        self.label_smoothing, self.max_length = label_smoothing, max_length
+        self.num_beams, self.length_penalty = num_beams, length_penalty
+        self.batches = data.PairBatches(
+            self.source,
+            self.tokenizer,
+            data_dir,
+            seed=seed,
+            tokens_per_batch=tokens_per_batch,
+            max_length=max_length,
+            num_buckets=num_buckets,
+        )
+        self.batch = self.batches.batch
+        self.num_batches = self.batches.num_batches
+
+    def loss(self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool) -> Sums:
+        """Sums of "loss", "nll" and "accuracy" over target tokens."""
+        inputs = (batch["source"], batch["inputs"])
+        smoothing = self.label_smoothing if train else 0.0
+        return token_sums(model, variables, inputs, batch, key, train, smoothing)
+
+    def translator(self, model: Any, variables: Any) -> Translator:
+        """The model as a function from text to text."""
+        return Translator(
+            model,
+            variables,
+            self.tokenizer,
+            num_beams=self.num_beams,
+            length_penalty=self.length_penalty,
+            max_length=self.max_length,
+        )
+
+    def evaluate(
+        self, model: Any, variables: Any, split: str, poll: Callable[[], None] = lambda: None
+    ) -> Evaluation:
+        """BLEU and chrF of a split by sacreBLEU on detokenised text, with their signatures."""
+        examples = self.source.pairs(split)
+        sources = [example.source for example in examples]
+        references = [example.target for example in examples]
+        outputs = self.translator(model, variables).translate(sources, poll)
+        scores, notes = {}, {}
+        for metric in (sacrebleu.BLEU(), sacrebleu.CHRF()):
+            name = type(metric).__name__.lower()
+            scores[name] = metric.corpus_score(outputs, [references]).score
+            notes[f"{name}_signature"] = metric.get_signature().format()
+        exact = sum(out == ref for out, ref in zip(outputs, references, strict=True))
+        scores["exact_match"] = exact / len(references)
+        chosen = range(0, len(sources), max(1, len(sources) // NUM_SAMPLES))[:NUM_SAMPLES]
+        samples = [
+            {"source": sources[i], "reference": references[i], "output": outputs[i]} for i in chosen
+        ]
+        return Evaluation(scores, notes, samples)
+
+    def fingerprint(self) -> dict[str, str]:
+        return {"data": self.batches.fingerprint(), "tokenizer": self.tokenizer.fingerprint()}
+
+    def save(self, folder: Any) -> None:
+        self.tokenizer.save(folder / "tokenizer")

@@ -1,0 +1,250 @@
+"""The benchmarks measure what they say: the harness, the main job, and the GPU command, tiny."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from benchmarks import gpu, gpu_parts, gpu_workloads, harness, machine, main_job
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+class Clock:
+    """Time that passes only when a side works."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[str] = []
+
+    def side(self, name: str, *durations: float):
+        """Work that takes these times, one after another, and again."""
+        remaining: list[float] = []
+
+        def work() -> None:
+            if not remaining:
+                remaining.extend(durations)
+            self.now += remaining.pop(0)
+            self.calls.append(name)
+
+        return work
+
+
+# ------------------------------------------------------------------ harness
+
+
+def test_sides_take_turns_in_alternating_order():
+    clock = Clock()
+    sides = {"a": clock.side("a", 1.0), "b": clock.side("b", 2.0)}
+    timing = harness.alternate(sides, rounds=3, warm_up=1, per_turn=1, clock=lambda: clock.now)
+    turns = "".join(clock.calls[::2])
+    assert turns == "".join(clock.calls[1::2]), "each turn is an untimed and a timed call"
+    assert turns in ("abbaabba", "baabbaab")
+    assert timing.seconds == {"a": [1.0] * 3, "b": [2.0] * 3}
+
+
+def test_the_first_call_of_a_turn_is_not_timed():
+    clock = Clock()
+    sides = {"a": clock.side("a", 9.0, 1.0, 2.0)}
+    timing = harness.alternate(sides, rounds=2, warm_up=0, per_turn=2, clock=lambda: clock.now)
+    assert timing.seconds == {"a": [1.5, 1.5]}
+
+
+def test_the_median_is_of_ratios_and_not_the_ratio_of_medians():
+    timing = harness.Timing({"peer": [2.0, 30.0, 8.0], "ours": [1.0, 10.0, 2.0]})
+    row = harness.compared("x", timing, "peer", "ours", units=16, unit="tokens", goal=3.5)
+    assert row.value == 3.0  # of 2, 3, 4; the ratio of medians is 4
+    assert row.spread == (2.5, 3.5)
+    assert row.reached is False
+    assert row.columns == {"ours": "2000.0 ms, 8 tokens/s", "peer": "8000.0 ms, 2 tokens/s"}
+
+
+@pytest.mark.parametrize(
+    ("value", "goal", "at_most", "reached"),
+    [
+        (1.2, 1.2, False, True),
+        (1.19, 1.2, False, False),
+        (2.9, 3.0, True, True),
+        (3.1, 3.0, True, False),
+        (None, 1.0, False, None),
+        (1.0, None, False, None),
+    ],
+)
+def test_a_goal_is_a_lower_or_an_upper_limit(value, goal, at_most, reached):
+    assert harness.Row("x", {}, value, None, goal, at_most).reached is reached
+
+
+def test_table_has_a_cell_for_every_column_of_any_row():
+    rows = [
+        harness.Row("a", {"ours": "1 s", "peer": "2 s"}, 2.0, (1.5, 2.5), 1.0),
+        harness.Row("b", {"ours": "3 s", "note": "no peer"}),
+        harness.Row("c", {}, 2.5, goal=3.0, at_most=True, unit=" GiB"),
+    ]
+    assert harness.render(rows).splitlines() == [
+        "| what | ours | peer | note | result | goal |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| a | 1 s | 2 s |  | 2.00x (1.50-2.50) | >= 1x: reached |",
+        "| b | 3 s |  | no peer |  |  |",
+        "| c |  |  |  | 2.50 GiB | <= 3 GiB: reached |",
+    ]
+
+
+def test_a_rerun_replaces_its_own_section_only(tmp_path):
+    path = tmp_path / "RESULTS.md"
+    for title, body in (("One", "old\n\n### part"), ("Two", "2"), ("Three", "3"), ("One", "new")):
+        harness.save_section(title, body, path)
+    text = path.read_text(encoding="utf-8")
+    assert text == harness.TITLE + "\n## One\n\nnew\n\n## Two\n\n2\n\n## Three\n\n3\n"
+    assert list(tmp_path.iterdir()) == [path]
+    harness.save_section("Two", "2", path)
+    assert path.read_text(encoding="utf-8") == text, "saving the same again changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "busy", "saved"),
+    [
+        ([], 0.0, True),
+        (["--no_save"], 0.0, False),
+        (["--cpu_time"], 0.0, False),
+        ([], 1.0, False),
+        (["--busy"], 1.0, True),
+    ],
+)
+def test_numbers_of_a_busy_machine_are_not_kept_unless_asked(
+    tmp_path, monkeypatch, capsys, arguments, busy, saved
+):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "RESULTS.md")
+    options = harness.arguments("doc", rounds=1).parse_args(arguments)
+    harness.report("Speed", [harness.Row("a", {})], ["A note."], options, busy)
+    assert harness.RESULTS.exists() is saved
+    printed = capsys.readouterr()
+    assert "| a |" in printed.out
+    assert ("Not saved: other programs use 1.00 cores" in printed.err) is (busy > 0 and not saved)
+    if saved:
+        text = harness.RESULTS.read_text(encoding="utf-8")
+        assert "## Speed\n" in text
+        assert machine.describe() in text
+        assert harness.commit() in text
+
+
+def test_the_machine_is_described():
+    assert f"{machine.cores()} cores" in machine.describe()
+    assert f"jax {jax.__version__}" in machine.describe()
+    assert machine.cores_used_by_others(0.05) >= 0.0
+
+
+def test_command_is_what_one_would_type():
+    argv = ["/some/where/benchmarks/translation.py", "--rounds=3", "--config", "a b"]
+    assert harness.command(argv) == "python -m benchmarks.translation --rounds=3 --config 'a b'"
+
+
+def test_all_benchmarks_are_listed_and_have_help():
+    from benchmarks.__main__ import NAMES
+
+    assert set(NAMES) == {"training_step", "translation", "pipeline", "main_job"}
+    command = [sys.executable, "-m", "benchmarks", "--only=nothing"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "unknown benchmark 'nothing'; known: training_step, translation" in done.stderr
+
+
+# ------------------------------------------------------------------ the main job
+
+
+def write_program(folder: Path, text: str) -> None:
+    (folder / "train.py").write_text(text, encoding="utf-8")
+
+
+STEPS_AND_WAITS = """
+import pathlib, sys, time
+workdir = pathlib.Path(next(a for a in sys.argv if a.startswith("--workdir=")).split("=")[1])
+block = bytearray(256 * 2**20)
+workdir.mkdir()
+time.sleep(0.2)
+(workdir / "metrics.jsonl").write_text("{}")
+time.sleep(0 if "--end" in sys.argv else 60)
+"""
+
+
+def test_main_job_is_timed_to_its_first_row_and_its_memory_is_taken(tmp_path, monkeypatch):
+    write_program(tmp_path, STEPS_AND_WAITS)
+    monkeypatch.setattr(main_job, "ROOT", tmp_path)
+    job = main_job.Job("c.py", tmp_path / "data", tmp_path / "a")
+    assert 0.2 < job.seconds_to_first_step() < 50
+    job = main_job.Job("c.py", tmp_path / "data", tmp_path / "b", ("--end",))
+    assert 0.25 < job.peak_gib() < 0.5
+
+
+def test_a_main_job_that_fails_says_why(tmp_path, monkeypatch):
+    write_program(tmp_path, "import sys; sys.exit('error: no such thing')")
+    monkeypatch.setattr(main_job, "ROOT", tmp_path)
+    for name in ("seconds_to_first_step", "peak_gib"):
+        job = main_job.Job("c.py", tmp_path / "data", tmp_path / name)
+        with pytest.raises(main_job.Failed, match=r"(?s)config=c.py left with 1.*no such thing"):
+            getattr(job, name)()
+
+
+# ------------------------------------------------------------------ the GPU command
+
+
+@pytest.mark.parametrize("part", gpu_parts.PARTS)
+def test_each_part_of_the_gpu_command_runs_tiny(part, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu_parts", part, "--tiny"])
+    assert gpu_parts.main() == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    rows, notes = gpu.table({part: result})
+    print(harness.render(rows), notes)
+    assert len(rows) == 1
+    cells = rows[0].cells()
+    assert "MFU" in "".join(cells.values())
+    assert "memory" in "".join(cells.values())
+    compared = {"pmap", "mesh"} <= cells.keys() or {"dot_product", "fused"} <= cells.keys()
+    has_torch = gpu_parts.torch_problem() == ""
+    assert ("PyTorch" in cells) == (has_torch and not compared)
+    assert (rows[0].value is not None) == (has_torch or compared)
+    assert ("PyTorch skipped: it is not installed" in notes[0]) == (not has_torch and not compared)
+
+
+def test_gpu_command_runs_a_part_in_a_process_of_its_own(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--no_save"]
+    command += ["--parts=fused_attention", f"--output={tmp_path / 'found.json'}"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert "fused_attention: done" in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found["fused_attention"]["device"] == jax.devices()[0].device_kind
+
+
+PROBLEMS = [
+    ("import time; time.sleep(60)", "stopped after its limit of 1 s"),
+    ("print('x'); raise ValueError('out of memory')", "left with 1: ValueError: out of memory"),
+    ("print('no result')", "did not print its result"),
+    ("pass", "did not print its result"),
+]
+
+
+@pytest.mark.parametrize(("program", "sentence"), PROBLEMS, ids=[p[1][:12] for p in PROBLEMS])
+def test_a_part_that_fails_leaves_a_sentence(program, sentence):
+    found = gpu.run_part([sys.executable, "-c", program], limit_s=1.0 if "sleep" in program else 60)
+    assert found == {"problem": sentence}
+    good = {"rows": [{"what": "a", "columns": {}}], "notes": ["n"], "device": "cpu"}
+    rows, notes = gpu.table({"bad": found, "good": good})
+    assert [row.what for row in rows] == ["bad", "a"]
+    assert sentence in harness.render(rows)
+    assert notes == ["good, on cpu: n."]
+
+
+def test_parts_fit_into_eight_minutes():
+    assert set(gpu.LIMITS_S) == set(gpu_parts.PARTS)
+    assert sum(gpu.LIMITS_S.values()) < 8 * 60 - 10
+
+
+def test_utilisation_is_a_share_of_the_peak_of_the_device():
+    assert gpu_workloads.peak_flops("NVIDIA H200") == 989e12
+    assert gpu_workloads.peak_flops("NVIDIA H100 PCIe") == 756e12
+    assert gpu_workloads.peak_flops("NVIDIA L40S") == 362e12
+    assert gpu_workloads.utilisation(989e12, 4.0, "NVIDIA H200", num_devices=2) == "12.5 %"
+    assert gpu_workloads.utilisation(3e12, 1.0, "cpu").startswith("3 TFLOP/s, peak of 'cpu' not")

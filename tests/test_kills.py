@@ -1,0 +1,181 @@
+"""Processes of train.py that are killed, asked to stop, or started twice."""
+
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import train
+from errors import ConfigError
+from tests import trainer_cases
+from tests.trainer_cases import (
+    arguments,
+    assert_same_outcome,
+    journal,
+    outcome,
+    settings_of,
+    tree_of,
+)
+from tests.trainer_processes import Command, Hit, run_command, wait_for
+
+REPO = Path(__file__).resolve().parent.parent
+NUM_KILLS = 20
+# No period divides another, nor the number of steps: rows, scores and saves all carry over.
+FIELDS = {"num_steps": 12, "log_every": 3, "eval_every": 5, "save_every": 2}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What a run comes to that nothing happens to."""
+    place = tmp_path_factory.mktemp("uninterrupted")
+    data_dir = trainer_cases.make_data_dir(place / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        trainer_cases.share_programs(patch)
+        train.train(settings_of(arguments(data_dir, "lstm", **FIELDS)), place / "run")
+    return outcome(place / "run")
+
+
+def random_hits(generator: random.Random) -> list[Hit]:
+    """SIGKILLs over all phases, half of them in the first instant of one."""
+    phases = {"data": 2, "restore": 2, "step": 4, "save": 4, "manifest": 4, "evaluate": 2}
+    hits = []
+    for phase in [name for name, count in (phases | {"decode": 2}).items() for _ in range(count)]:
+        count = 1 if phase in ("data", "restore", "decode") else generator.randint(1, 3)
+        delay = generator.choice([0.0, generator.uniform(0.001, 0.1)])
+        hits.append(Hit(signal.SIGKILL, phase, count, delay))
+    generator.shuffle(hits)
+    assert len(hits) == NUM_KILLS
+    return hits
+
+
+def check_records(workdir: Path) -> None:
+    """Each start took up at least what had been announced as saved before it."""
+    saved = 0
+    for line in journal(workdir):
+        if line["event"] == "save":
+            saved = line["step"]
+        if line["event"] == "restore":
+            assert line["step"] >= saved
+    assert not journal(workdir, "set_aside")
+
+
+@pytest.mark.timeout(1200)
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
+    tmp_path: Path, uninterrupted: dict
+) -> None:
+    data_dir = trainer_cases.make_data_dir(tmp_path / "data", shared=False)
+    argv = arguments(data_dir, "lstm", **FIELDS)
+    hits = random_hits(random.Random(1))
+    kills, finished, phases = 0, 0, set()
+    while hits or kills < NUM_KILLS:
+        workdir = tmp_path / f"run{finished}"
+        hit = hits.pop() if hits else Hit(signal.SIGKILL, "step", 2)
+        command = run_command(argv, workdir, tmp_path / "output", hit)
+        if command.wait() == -signal.SIGKILL:
+            kills += 1
+            phases.add(hit.phase)
+            continue
+        assert command.wait() == 0, command.stderr  # it ended before it was hit
+        check_records(workdir)
+        assert_same_outcome(outcome(workdir), uninterrupted)
+        finished += 1
+    workdir = tmp_path / f"run{finished}"
+    command = run_command(argv, workdir, tmp_path / "output")
+    assert command.wait() == 0, command.stderr
+    check_records(workdir)
+    assert_same_outcome(outcome(workdir), uninterrupted)
+    print(f"{kills} kills in {sorted(phases)}, {finished + 1} runs")
+    assert len(phases) >= 6
+
+
+# The signal, and the newest checkpoint after it (None: not even a run directory).
+SIGNALS = [
+    (Hit(signal.SIGTERM, "data"), None),
+    (Hit(signal.SIGTERM, "restore"), 0),
+    (Hit(signal.SIGTERM, "step"), 1),  # while it compiles
+    (Hit(signal.SIGUSR1, "step", 2), 3),
+    (Hit(signal.SIGTERM, "save"), 4),
+    (Hit(signal.SIGTERM, "step"), 5),  # where scores are due: the evaluation stops
+    (Hit(signal.SIGINT, "evaluate"), 5),
+    (Hit(signal.SIGTERM, "evaluate", 3), 12),  # the last, which no eval_every makes due
+    (Hit(signal.SIGTERM, "decode"), 12),
+]
+
+
+@pytest.mark.timeout(1200)
+def test_a_signal_in_any_phase_saves_and_leaves_with_75(
+    tmp_path: Path, uninterrupted: dict
+) -> None:
+    data_dir = trainer_cases.make_data_dir(tmp_path / "data")
+    argv, workdir = arguments(data_dir, "lstm", **FIELDS), tmp_path / "run"
+    for hit, newest in SIGNALS:
+        command = run_command(argv, workdir, tmp_path / "output", hit)
+        assert command.wait() == 75, (hit, command.stderr)
+        assert command.stdout == ""
+        name = signal.Signals(hit.number).name
+        assert f"error: Stopped by {name}." in command.stderr.splitlines()
+        assert "Traceback" not in command.stderr
+        if newest is None:
+            assert not workdir.exists()
+        else:
+            assert train.Checkpointer(workdir / "checkpoints", 2, {}).steps()[-1] == newest, hit
+            assert journal(workdir)[-1]["event"] == "stop"
+            assert journal(workdir)[-1]["code"] == 75
+    command = run_command(argv, workdir, tmp_path / "output")
+    assert command.wait() == 0, command.stderr
+    check_records(workdir)
+    assert_same_outcome(outcome(workdir), uninterrupted)
+    print(f"{len(SIGNALS)} signals")
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still, as SIGSTOP makes it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.mark.timeout(600)
+def test_a_second_trainer_is_refused_and_told_who_is_there(tmp_path: Path) -> None:
+    data_dir = trainer_cases.make_data_dir(tmp_path / "data")
+    argv, workdir = arguments(data_dir, "lstm", **FIELDS), tmp_path / "run"
+    first = Command(argv, workdir, tmp_path / "first", Hit(signal.SIGSTOP, "step"))
+    try:
+        wait_for(lambda: (workdir / "journal.jsonl").exists() and journal(workdir, "restore"), 240)
+        wait_for(lambda: is_stopped(first.pid))
+        before = tree_of(workdir)
+        start = time.monotonic()
+        with pytest.raises(ConfigError) as caught:
+            train.train(settings_of(argv), workdir)
+        seconds = time.monotonic() - start
+        assert f"in use by process {first.pid} on {socket.gethostname()}" in str(caught.value)
+        second = run_command(argv, workdir, tmp_path / "second")
+        assert second.wait() == 64
+        assert second.stdout == ""
+        assert second.stderr == f"error: {caught.value}\n"
+        assert tree_of(workdir) == before
+    finally:
+        first.send(signal.SIGTERM)
+        first.send(signal.SIGCONT)
+    assert first.wait() == 75, first.stderr
+    assert seconds < 2
+    print(f"refused within {seconds:.3f} s")
+
+
+@pytest.mark.timeout(700)
+def test_the_lock_of_a_killed_trainer_is_free(tmp_path: Path) -> None:
+    """And the command line as a user gives it, without the forking of these tests."""
+    data_dir = trainer_cases.make_data_dir(tmp_path / "data")
+    argv, workdir = arguments(data_dir, "lstm", **FIELDS), tmp_path / "run"
+    killed = run_command(argv, workdir, tmp_path / "output", Hit(signal.SIGKILL, "restore"))
+    assert killed.wait() == -signal.SIGKILL
+    assert json.loads((workdir / "lock").read_text())["pid"] == killed.pid
+    command = [sys.executable, "train.py", *argv, f"--workdir={workdir}"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "test perplexity" in done.stdout
+    assert [line["event"] for line in journal(workdir)][:2] == ["start", "resume"]

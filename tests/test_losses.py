@@ -1,0 +1,73 @@
+"""The chunked cross-entropy against optax on all logits at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tasks import losses
+
+
+def reference(x_ND, kernel_VD, targets_N, weights_N, smoothing):
+    logits_NV = x_ND @ kernel_VD.T
+    onehot_NV = optax.smooth_labels(jax.nn.one_hot(targets_N, kernel_VD.shape[0]), smoothing)
+    loss_N = optax.softmax_cross_entropy(logits_NV, onehot_NV)
+    nll_N = optax.softmax_cross_entropy_with_integer_labels(logits_NV, targets_N)
+    hits_N = logits_NV.argmax(-1) == targets_N
+    sums = (loss_N, nll_N, hits_N)
+    return dict(zip(("loss", "nll", "hits"), [(s * weights_N).sum() for s in sums], strict=True))
+
+
+def case(num: int, seed: int = 0):
+    keys = jax.random.split(jax.random.key(seed), 4)
+    x_ND = jax.random.normal(keys[0], (num, 8))
+    kernel_VD = jax.random.normal(keys[1], (11, 8))
+    targets_N = jax.random.randint(keys[2], (num,), 0, 11)
+    weights_N = (jax.random.uniform(keys[3], (num,)) > 0.3).astype(jnp.float32)
+    return x_ND, kernel_VD, targets_N, weights_N
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("num", [1, 7, 16, 33])
+def test_values_and_gradients_equal_optax(monkeypatch, num, smoothing):
+    monkeypatch.setattr(losses, "CHUNK", 16)
+    x_ND, kernel_VD, targets_N, weights_N = case(num)
+    found = losses.cross_entropy(x_ND, kernel_VD, targets_N, weights_N, smoothing)
+    expected = reference(x_ND, kernel_VD, targets_N, weights_N, smoothing)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)
+
+    def gradients(function):
+        def loss(x, kernel):
+            return 3.0 * function(x, kernel, targets_N, weights_N, smoothing)["loss"]
+
+        return jax.grad(loss, argnums=(0, 1))(x_ND, kernel_VD)
+
+    for one, other in zip(gradients(losses.cross_entropy), gradients(reference), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_token_of_weight_zero_counts_for_nothing_even_as_nan():
+    x_ND, kernel_VD, targets_N, weights_N = case(20)
+    poisoned_ND = jnp.where(weights_N[:, None] > 0, x_ND, jnp.nan)
+
+    def loss(x, kernel):
+        return losses.cross_entropy(x, kernel, targets_N, weights_N)["loss"]
+
+    one = jax.value_and_grad(loss, argnums=(0, 1))(x_ND, kernel_VD)
+    other = jax.value_and_grad(loss, argnums=(0, 1))(poisoned_ND, kernel_VD)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_gradients_in_bfloat16_have_the_type_of_what_they_belong_to():
+    x_ND, kernel_VD, targets_N, weights_N = case(20)
+    x_ND = x_ND.astype(jnp.bfloat16)
+
+    def loss(x, kernel):
+        return losses.cross_entropy(x, kernel, targets_N, weights_N)["loss"]
+
+    dx_ND, dkernel_VD = jax.grad(loss, argnums=(0, 1))(x_ND, kernel_VD)
+    assert dx_ND.dtype == jnp.bfloat16
+    assert dkernel_VD.dtype == jnp.float32

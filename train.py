@@ -1,0 +1,268 @@
+"""Trains any model on any task: the one loop.
+
+  python train.py --config=configs/translation.py:model=lstm-attention-small --workdir=runs/lstm
+  python train.py --config=... --workdir=... --config.optimizer.learning_rate=3e-4
+
+The same command again resumes the run, exactly; a finished run says so. Exit codes: 0 done,
+64 bad config or arguments, 65 bad data, 70 non-finite, 74 disk, 75 preempted (run it again).
+"""
+
+import argparse
+import functools
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+
+import models
+import tasks
+from errors import ConfigError, Preempted, SeqlabError
+from training import config_files, gradients, parallel, report, schema
+from training.checkpoints import Checkpointer
+from training.memory import keep_freed_memory
+from training.metrics import MetricsWriter
+from training.optimizer import build_optimizer
+from training.progress import ProgressBar
+from training.run_directory import RunDirectory
+from training.signals import StopFlag
+from training.state import TrainState, UpdateRule, create_state
+from training.trainer import Trainer
+
+CACHE = Path(__file__).resolve().parent / ".cache"
+
+
+def train_step(
+    state: TrainState,
+    batch: dict,
+    key: jax.Array,
+    *,
+    model: Any,
+    task: tasks.Task,
+    rule: UpdateRule,
+    accumulate: int = 1,
+    shards: int = 0,
+    axis_name: str | None = None,
+) -> tuple[TrainState, dict]:
+    """One update. Under pmap, batch is this device's share; under a mesh, all of it."""
+    key = jax.random.fold_in(key, state.step)
+
+    def loss_sums(params: Any, batch: dict, key: jax.Array) -> dict:
+        return task.loss(model, {"params": params}, batch, key, train=True)
+
+    if shards and axis_name:
+        found = gradients.canonical_gradients(
+            loss_sums, state.params, batch, key, shards, axis_name
+        )
+    else:
+        found = gradients.summed_gradients(
+            loss_sums, state.params, batch, key, accumulate, axis_name
+        )
+    state, scalars = rule(state, *found)
+    return state, {"sums": found[1], "scalars": scalars}
+
+
+def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: StopFlag) -> Trainer:
+    """Model, optimizer and devices of a config, ready to run; nothing is compiled yet."""
+    model = models.build(settings["model"], task.vocab_size)
+    optimizer, schedule = build_optimizer(settings["optimizer"], settings["num_steps"])
+    accumulate, ema = settings["accumulate"], settings["ema_decay"]
+    shards = settings["parallel"]["canonical_shards"]
+    rule = UpdateRule(optimizer, schedule, settings["optimizer"]["clip_norm"], ema)
+
+    def init() -> TrainState:
+        key = jax.random.fold_in(jax.random.key(settings["seed"]), 0)
+        return create_state(models.init_boxed(model, key)["params"], optimizer, ema > 0)
+
+    def eval_sums(params: Any, batch: dict) -> dict:
+        unused = jax.random.key(0)  # nothing is random without training
+        return task.loss(model, {"params": params}, batch, unused, train=False)
+
+    parts = {"model": model, "task": task, "rule": rule}
+    step = functools.partial(train_step, **parts, accumulate=accumulate, shards=shards)
+    strategy = parallel.build_strategy(settings["parallel"], accumulate)
+    return Trainer(settings, task, model, strategy, init, step, eval_sums, run, stop)
+
+
+def fit(trainer: Trainer, saver: Checkpointer, metrics: MetricsWriter, start: int) -> int:
+    """The loop: from batch `start` to the last one; returns the step at which it ended."""
+    settings, step = trainer.settings, start
+    num_steps = settings["num_steps"]
+    if trainer.out_of_patience:
+        return start
+    batches = trainer.task.stream("train", start, num_steps)
+    try:
+        with ProgressBar(num_steps, start) as bar:
+            due = start == num_steps or start % settings["eval_every"] == 0
+            if due and trainer.evaluated < start:
+                trainer.validate(metrics, start)  # a stop came in the middle of it
+            for i, batch in batches:
+                if trainer.out_of_patience:
+                    trainer.run.journal("early_stop", step=step, best=trainer.best["step"])
+                    break
+                trainer.stop.check()
+                trainer.dispatch(i, batch)
+                step, last = i + 1, i + 1 == num_steps
+                if last or step % settings["log_every"] == 0:
+                    row = trainer.log(metrics, step)
+                    bar.update(step, tokens_per_second=row["tokens_per_second"], loss=row["loss"])
+                if last or step % settings["eval_every"] == 0:
+                    scores = trainer.validate(metrics, step)
+                    bar.message(f"step {step}: validation perplexity {scores['perplexity']:.4g}")
+                if last or step % settings["save_every"] == 0 or trainer.to_keep == step:
+                    trainer.save(saver, metrics, step)
+    except Preempted:
+        trainer.save(saver, metrics, step)
+        raise
+    finally:
+        batches.close()
+    trainer.save(saver, metrics, step)
+    return step
+
+
+def finish(trainer: Trainer, metrics: MetricsWriter, step: int) -> dict[str, Any]:
+    """Final scores, samples and the picture; writes them into the run directory."""
+    split, task = trainer.settings["final_split"], trainer.task
+    params = trainer.final_params()
+    scores = trainer.evaluate(params, split)
+    found = task.evaluate(trainer.model, {"params": params}, split, trainer.stop.check)
+    scores |= found.scores
+    metrics.write(step, split, scores | trainer.meter.totals)
+    for sample in found.samples:
+        metrics.text(step, "samples", "  \n".join(f"{k}: {v}" for k, v in sample.items()))
+    metrics.sync()
+    report.draw_curve(trainer.run.path)
+    return {
+        "step": step,
+        "num_steps": trainer.settings["num_steps"],
+        "split": split,
+        "scores": scores,
+        "notes": dict(found.notes),
+        "samples": list(found.samples),
+        "num_parameters": models.num_parameters(trainer.state.params),
+        "totals": trainer.meter.totals,
+    }
+
+
+def train(settings: dict, workdir: str | Path) -> dict[str, Any]:
+    """Runs a checked config in a run directory, from where it stopped; returns the result.
+
+    Raises:
+        SeqlabError: with a sentence and an exit code; whatever was saved stays.
+    """
+    run = RunDirectory(workdir)
+    run.check()
+    if run.exists:  # another trainer in it is named before any data is read
+        run.lock()
+    with run:
+        changes = changes_since_start(settings, run)
+        finished = run.result()
+        if finished and finished["num_steps"] >= settings["num_steps"]:
+            return finished
+        cache = settings["data_dir"] or str(CACHE)
+        jax.config.update("jax_compilation_cache_dir", f"{cache}/xla")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        with StopFlag() as stop:
+            task = tasks.build(settings["task"], settings["seed"], cache)
+            fingerprint = task.fingerprint()  # reads all splits, before anything is written
+            stop.check()
+            trainer = build_trainer(settings, task, run, stop)
+            if not run.exists:
+                run.lock()
+            return _run(trainer, run, changes, fingerprint)
+
+
+def changes_since_start(settings: dict, run: RunDirectory) -> list[schema.Change]:
+    """What this command changes of the config with which the run was started.
+
+    Raises:
+        ConfigError: something that decides what the run has learned so far.
+    """
+    started = run.read_config() if run.exists else None
+    if started is None:
+        return []
+    started = check(started)  # fills in options that are younger than the run
+    may_change = tasks.TASKS[settings["task"]["name"]].may_change
+    return schema.compare_for_resume(schema.to_json(started), schema.to_json(settings), may_change)
+
+
+def check(config: Mapping) -> dict:
+    """The config as plain settings with every default filled in, or a ConfigError."""
+    return schema.validate(config, models=models.MODELS, tasks=tasks.TASKS)
+
+
+def _run(
+    trainer: Trainer, run: RunDirectory, changes: list, fingerprint: dict[str, str]
+) -> dict[str, Any]:
+    """Journals the start and the end around the loop."""
+    settings, code = trainer.settings, 1
+    begun = not run.exists
+    if begun:  # first of all: a folder with other files and no journal is taken for no run
+        run.journal("start", argv=sys.argv)
+    keep = settings["keep_checkpoints"]
+    try:
+        with Checkpointer(run.checkpoints, keep, fingerprint, run.journal) as saver:
+            start = trainer.restore(saver)  # refuses other data while nothing is written
+            if not begun:
+                run.journal("resume", argv=sys.argv)
+            begun = True
+            for change in changes:
+                run.journal("config_change", field=change.path, old=change.old, new=change.new)
+            run.write_config(schema.to_json(settings))
+            run.write_environment()
+            trainer.task.save(run.path)
+            run.journal("restore", step=start)
+            with MetricsWriter(run.path, start) as metrics:
+                step = fit(trainer, saver, metrics, start)
+                saver.wait()
+                result = finish(trainer, metrics, step)
+        run.finish(result)
+        code = 0
+        return result
+    except SeqlabError as error:
+        code = error.exit_code
+        raise
+    finally:
+        if begun:
+            run.journal("stop", code=code)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = _Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--config", required=True, help="FILE.py:ARGUMENTS, see configs/")
+    parser.add_argument("--workdir", required=True, help="run directory; made, or resumed")
+    parser.add_argument("--debug", action="store_true", help="tracebacks for all errors")
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    keep_freed_memory()
+    try:
+        options, overrides = parser.parse_known_args(argv)
+        config = config_files.load_config(options.config, overrides)
+        settings = check(config)
+        run = RunDirectory(options.workdir)
+        run.check()
+        done = run.result()
+        result = train(settings, options.workdir)
+        if done == result:
+            print(f"This run is finished (step {result['step']}); raise config.num_steps to go on.")
+        print(report.final_text(result, Path(options.workdir)))
+        return 0
+    except SeqlabError as error:
+        if "--debug" in argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parts of the loop: parallelism, optimizer, checkpoints, metrics, records."""

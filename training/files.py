@@ -1,0 +1,77 @@
+"""Writing files so that a kill, a power cut or a full disk never leaves half of one."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from errors import StorageError
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replaces a file in one step: readers see the old text or the new, never a part.
+
+    The text is on the disk (file and folder fsynced) when this returns.
+
+    Raises:
+        OSError: as the system reports it; an earlier file is then unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    fsync_folder(path.parent)
+
+
+def fsync_folder(path: Path) -> None:
+    """Makes renames and new names in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Makes the content of a file, written by whomever, survive a power cut."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this user may still write to the file system of a path."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def size(num_bytes: int) -> str:
+    """A number of bytes for people: '31.5 MB'."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.1f} {unit}"
+    return f"{num_bytes} bytes"
+
+
+@contextlib.contextmanager
+def storage_errors(action: str, path: Path) -> Iterator[None]:
+    """Turns what the system says into one line: StorageError 'Cannot <action> <path>: ...'."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            with contextlib.suppress(OSError):
+                reason += f" ({size(free_bytes(path))} free)"
+        raise StorageError(f"Cannot {action} {path}: {reason}.") from error

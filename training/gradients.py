@@ -1,0 +1,92 @@
+"""Gradients of a sum over the global batch: over micro-batches, devices and shards.
+
+Sums, never means, until the last division: a step then depends neither on the number
+of devices or micro-batches nor on where the padding fell.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+# loss_sums(params, batch, key) -> {name: (sum, weight)}, "loss" being what is minimised.
+LossSums = Callable[[Any, dict, Array], dict]
+
+
+def _one(loss_sums: LossSums, params: Any, batch: dict, key: Array) -> tuple[Any, dict]:
+    def minimised(params: Any) -> tuple[Array, dict]:
+        sums = loss_sums(params, batch, key)
+        return sums["loss"][0], sums
+
+    return jax.grad(minimised, has_aux=True)(params)
+
+
+def _split(batch: dict, pieces: int) -> dict:
+    """Cuts the batch axis into (pieces, rows)."""
+    return {k: x.reshape(pieces, x.shape[0] // pieces, *x.shape[1:]) for k, x in batch.items()}
+
+
+def summed_gradients(
+    loss_sums: LossSums,
+    params: Any,
+    batch: dict,
+    key: Array,
+    accumulate: int = 1,
+    axis_name: str | None = None,
+) -> tuple[Any, dict]:
+    """Gradients and sums of the global batch.
+
+    Args:
+        batch: this device's rows under pmap; the whole batch otherwise.
+        accumulate: micro-batches, one after another, in the memory of one.
+        axis_name: the axis of pmap, or None.
+    """
+    if axis_name:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    if accumulate == 1:
+        total = _one(loss_sums, params, batch, key)
+    else:
+
+        def body(total: Any, at: tuple) -> tuple[Any, None]:
+            piece, i = at
+            new = _one(loss_sums, params, piece, jax.random.fold_in(key, i))
+            return jax.tree.map(jnp.add, total, new), None
+
+        pieces = _split(batch, accumulate)
+        first = jax.eval_shape(
+            lambda: _one(loss_sums, params, jax.tree.map(lambda x: x[0], pieces), key)
+        )
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
+        total, _ = jax.lax.scan(body, zeros, (pieces, jnp.arange(accumulate)))
+    return jax.lax.psum(total, axis_name) if axis_name else total
+
+
+def canonical_gradients(
+    loss_sums: LossSums, params: Any, batch: dict, key: Array, shards: int, axis_name: str
+) -> tuple[Any, dict]:
+    """The same, bit for bit equal on every number of devices that divides `shards`.
+
+    The global batch is `shards` pieces with a random key each. A device computes its
+    pieces one at a time with one program, and every device adds all pieces up in the
+    order of their numbers.
+    """
+    devices = jax.lax.axis_size(axis_name)
+    local = shards // devices
+    numbers = jax.lax.axis_index(axis_name) * local + jnp.arange(local)
+
+    def piece_gradients(at: tuple) -> Any:
+        piece, number = at
+        # A barrier keeps the compiler from fusing a lone piece with what surrounds it.
+        piece, number = jax.lax.optimization_barrier((piece, number))
+        one = _one(loss_sums, params, piece, jax.random.fold_in(key, number))
+        return jax.lax.optimization_barrier(one)
+
+    pieces = jax.lax.map(piece_gradients, (_split(batch, local), numbers))
+    everywhere = jax.lax.all_gather(pieces, axis_name, tiled=True)
+
+    def ordered_sum(leaf: Array) -> Array:
+        return jax.lax.scan(lambda total, x: (total + x, None), jnp.zeros_like(leaf[0]), leaf)[0]
+
+    return jax.tree.map(ordered_sum, everywhere)

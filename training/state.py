@@ -1,0 +1,100 @@
+"""The state of training, and one update of it."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+Array = jax.Array
+Sums = dict[str, tuple[Array, Array]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that changes the next step; random keys are derived, not stored.
+
+    Attributes:
+        step: batches consumed, int32.
+        params: as plain arrays.
+        opt_state: of optax; its count is the number of updates made.
+        ema_params: exponential moving average of params, or None.
+        skipped, skipped_in_row: batches whose loss or gradient was not finite.
+    """
+
+    step: Array
+    params: Any
+    opt_state: Any
+    ema_params: Any
+    skipped: Array
+    skipped_in_row: Array
+
+
+def create_state(params: Any, optimizer: optax.GradientTransformation, ema: bool) -> TrainState:
+    """A state before the first step."""
+    zero = jnp.zeros((), jnp.int32)
+    ema_params = jax.tree.map(jnp.copy, params) if ema else None
+    return TrainState(zero, params, optimizer.init(params), ema_params, zero, zero)
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """How summed gradients become new parameters.
+
+    Attributes:
+        clip_norm: g becomes clip_norm * g / |g| where |g| is larger; 0 is off.
+        ema_decay: of the moving average; 0 is off.
+    """
+
+    optimizer: optax.GradientTransformation
+    schedule: Callable[[Any], Any]
+    clip_norm: float
+    ema_decay: float
+
+    def __call__(self, state: TrainState, grads: Any, sums: Sums) -> tuple[TrainState, dict]:
+        """One update from gradients and sums of the global batch.
+
+        Where the loss or a gradient is not finite, parameters, moments, averages and the
+        update count keep every bit, and only the counters move.
+        """
+        loss_sum, weight = sums["loss"]
+        grads = jax.tree.map(lambda g: g / weight, grads)
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(norm) & jnp.isfinite(loss_sum)
+        scale = jnp.ones(())
+        if self.clip_norm:
+            scale = jnp.minimum(1.0, self.clip_norm / jnp.maximum(norm, 1e-30))
+            grads = jax.tree.map(lambda g: g * scale, grads)
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema_params
+        if ema is not None:
+            decay = self.ema_decay
+            ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
+        old = (state.params, state.opt_state, state.ema_params)
+        params, opt_state, ema = jax.tree.map(
+            lambda new, kept: jnp.where(finite, new, kept), (params, opt_state, ema), old
+        )
+        bad = 1 - finite.astype(jnp.int32)
+        new_state = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            ema_params=ema,
+            skipped=state.skipped + bad,
+            skipped_in_row=(state.skipped_in_row + bad) * bad,
+        )
+        record = {
+            "gradient_norm": norm,
+            "clipped_norm": norm * scale,
+            "clipped": (norm * scale < norm).astype(jnp.float32),
+            "learning_rate": self.schedule(state.step - state.skipped),
+            "skipped": bad,
+            "skipped_in_row": new_state.skipped_in_row,
+        }
+        return new_state, record

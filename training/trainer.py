@@ -1,0 +1,189 @@
+"""A run in progress: its state, its counters, its checkpoints and its rows of metrics."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from errors import NonFiniteError
+from training import checkpoint_reader
+from training.checkpoints import Checkpointer
+from training.flops import training_flops
+from training.meter import Meter, add_sums, means
+from training.metrics import MetricsWriter
+from training.parallel import Strategy
+from training.run_directory import RunDirectory
+from training.signals import StopFlag
+from training.state import TrainState
+
+
+class Trainer:
+    """What the loop of train.py calls; everything that it must not forget is saved.
+
+    Args:
+        settings: the checked config.
+        task, model: what is learned, and by what (tasks.Task, a Linen module).
+        strategy: where it runs.
+        init: makes the first state, with named axes.
+        step: train step of one device, for the strategy to compile.
+        eval_sums: (params, batch) -> sums, likewise.
+        run, stop: records of the run, and whether it was asked to stop.
+    """
+
+    def __init__(
+        self,
+        settings: dict,
+        task: Any,
+        model: Any,
+        strategy: Strategy,
+        init: Callable[[], TrainState],
+        step: Callable,
+        eval_sums: Callable,
+        run: RunDirectory,
+        stop: StopFlag,
+    ) -> None:
+        self.settings, self.task, self.model, self.strategy = settings, task, model, strategy
+        self.run, self.stop = run, stop
+        self._init, self._abstract = init, strategy.abstract(init)
+        self._train_step = strategy.train_step(step)
+        self._eval_step, self._eval_sums = strategy.eval_step(eval_sums), eval_sums
+        self._key = jax.random.fold_in(jax.random.key(settings["seed"]), 1)
+        self._flops: dict[tuple, int] = {}
+        self._pending: tuple | None = None
+        self._last_read = 0.0
+        self._saved = -1
+        self.state: Any = None  # a TrainState, from restore() on
+        self.meter = Meter()
+        self.best: dict[str, Any] = {"loss": float("inf"), "step": 0, "since": 0}
+        self.evaluated = 0  # the last step that has a row of validation scores
+        self.learning_rate = 0.0
+
+    def restore(self, saver: Checkpointer) -> int:
+        """Takes the newest good checkpoint, or a fresh state; returns its step."""
+        found = saver.restore(self._abstract, must_match=self.task.fingerprint())
+        if found is None:
+            self.state = self.strategy.init(self._init)
+            return 0
+        step, self.state, meta = found
+        self._saved = step
+        self.meter, self.best = Meter(meta["meter"]), meta["best"]
+        self.evaluated, self.learning_rate = meta["evaluated"], meta["learning_rate"]
+        return step
+
+    def save(self, saver: Checkpointer, metrics: MetricsWriter, step: int) -> None:
+        """Saves the state after `step` batches, once."""
+        self.read_pending()
+        if self._saved == step:
+            return
+        self._saved = step
+        metrics.sync()
+        meta = {
+            "meter": self.meter.state(),
+            "best": self.best,
+            "evaluated": self.evaluated,
+            "learning_rate": self.learning_rate,
+        }
+        saver.save(step, self.state, meta, self.to_keep)
+
+    def dispatch(self, step: int, batch: dict[str, np.ndarray]) -> None:
+        """Starts the step, then reads what the step before it has found."""
+        counts = self.task.count(batch) | {"flops": self._batch_flops(batch)}
+        began = time.monotonic()
+        self.state, record = self._train_step(self.state, self.strategy.put(batch), self._key)
+        self.read_pending()
+        self._pending = (step, record, counts, began)
+
+    def _batch_flops(self, batch: dict[str, np.ndarray]) -> int:
+        shapes = tuple(x.shape for x in batch.values())
+        if shapes not in self._flops:
+            self._flops[shapes] = training_flops(self._eval_sums, self._abstract.params, batch)
+        return self._flops[shapes]
+
+    def read_pending(self) -> None:
+        """Waits for the step in flight and counts it.
+
+        Raises:
+            NonFiniteError: too many steps in a row were not finite.
+        """
+        if self._pending is None:
+            return
+        (step, record, counts, began), self._pending = self._pending, None
+        record = jax.device_get(record)
+        now = time.monotonic()
+        self.meter.add(record, counts, now - max(began, self._last_read))
+        self._last_read = now
+        scalars = record["scalars"]
+        self.learning_rate = float(scalars["learning_rate"])
+        if scalars["skipped"]:
+            in_row = int(scalars["skipped_in_row"])
+            self.run.journal("skip", step=step, in_row=in_row)
+            if in_row >= self.settings["max_skipped_steps"]:
+                raise NonFiniteError(
+                    f"Loss or gradients were not finite in {in_row} steps in a row, the last of "
+                    f"them step {step}; the parameters are those before. Lower "
+                    "config.optimizer.learning_rate or set config.optimizer.clip_norm."
+                )
+
+    def log(self, metrics: MetricsWriter, step: int) -> dict[str, float]:
+        """Adds a row of training metrics and returns it."""
+        self.read_pending()
+        row = self.meter.row(self.learning_rate)
+        metrics.write(step, "train", row)
+        return row
+
+    def evaluate(self, params: Any, split: str) -> dict[str, float]:
+        """Means over a split, each example once, whatever the batches and devices."""
+        totals: dict[str, tuple[float, float]] = {}
+        pending: dict = {}
+        for step in range(self.task.num_batches(split)):
+            self.stop.check()
+            sums = self._eval_step(params, self.strategy.put(self.task.batch(split, step)))
+            add_sums(totals, pending)
+            pending = sums
+        add_sums(totals, pending)
+        return means(totals)
+
+    def validate(self, metrics: MetricsWriter, step: int) -> dict[str, float]:
+        """Adds a row of validation scores and remembers the best."""
+        self.read_pending()
+        scores = self.evaluate(self.current_params(), "validation")
+        metrics.write(step, "validation", scores | self.meter.totals)
+        self.evaluated, self._saved = step, -1  # a checkpoint of this step lacks what follows
+        if scores["loss"] < self.best["loss"]:
+            self.best = {"loss": scores["loss"], "step": step, "since": 0}
+        else:
+            self.best["since"] += 1
+        return scores
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether validation has not improved for early_stopping_patience evaluations."""
+        patience = self.settings["early_stopping_patience"]
+        return patience > 0 and self.best["since"] >= patience
+
+    @property
+    def to_keep(self) -> int | None:
+        """The step of the best checkpoint, where the final scores are to come from it."""
+        return self.best["step"] if self.settings["early_stopping_patience"] else None
+
+    def current_params(self) -> Any:
+        """The moving average if there is one, else the parameters."""
+        ema = self.state.ema_params
+        return self.state.params if ema is None else ema
+
+    def final_params(self) -> Any:
+        """For the final scores: the mean of the last checkpoints, the best one, or the last."""
+        folder = self.run.checkpoints
+        what = "params" if self.state.ema_params is None else "ema_params"
+        steps = checkpoint_reader.good_steps(folder)
+        if self.settings["average_checkpoints"] > 1:
+            chosen = steps[-self.settings["average_checkpoints"] :]
+        elif self.settings["early_stopping_patience"] and self.best["step"] in steps:
+            chosen = [self.best["step"]]
+        else:
+            return self.current_params()
+        loaded = [checkpoint_reader.load(folder, step, what)[1] for step in chosen]
+        mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *loaded)
+        return jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), mean, self.state.params)
