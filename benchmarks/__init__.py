@@ -1,0 +1,1 @@
+"""Measured comparisons, one a script; see RESULTS.md for what they found, and where."""

@@ -1,0 +1,106 @@
+"""Our side of a comparison: the train step of train.py, compiled as the training loop does."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+import models
+import tasks
+import train
+from benchmarks.workloads import Workload
+from tasks.losses import token_sums
+from training import flops, parallel
+from training.optimizer import build_optimizer
+from training.state import TrainState, UpdateRule, create_state
+
+OPTIMIZER = {
+    "name": "adamw",
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "schedule": {"name": "constant"},
+}
+CLIP_NORM = 1.0
+PMAP = {"strategy": "pmap", "num_devices": 0, "mesh": (0, 1, 1), "canonical_shards": 0}
+MESH = {**PMAP, "strategy": "mesh"}
+
+
+class FixedTask(tasks.Task):
+    """The loss of the translation or language modelling task, without their data."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.vocab_size = workload.vocab_size
+        self.label_smoothing = workload.label_smoothing
+        self.inputs = ("source", "inputs") if workload.source_length else ("inputs", "segments")
+
+    def loss(
+        self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool
+    ) -> dict[str, Any]:
+        """As Translation.loss and LanguageModelling.loss."""
+        inputs = tuple(batch[name] for name in self.inputs)
+        smoothing = self.label_smoothing if train else 0.0
+        return token_sums(model, variables, inputs, batch, key, train, smoothing)
+
+
+class TrainStep:
+    """Calling it makes one update and waits for it.
+
+    Args:
+        block: config.model.
+        task: gives the loss and the vocabulary.
+        next_batch: the batch of the next step.
+        where: config.parallel, PMAP or MESH.
+    """
+
+    def __init__(
+        self,
+        block: Mapping[str, Any],
+        task: tasks.Task,
+        next_batch: Callable[[], Mapping[str, Any]],
+        where: Mapping[str, Any] = PMAP,
+    ) -> None:
+        self.model, self.task = models.build(block, task.vocab_size), task
+        self._next_batch, self._key = next_batch, jax.random.key(1)
+        optimizer, schedule = build_optimizer(OPTIMIZER, num_steps=1000)
+        rule = UpdateRule(optimizer, schedule, CLIP_NORM, 0.0)
+        parts = {"model": self.model, "task": task, "rule": rule}
+
+        def init() -> TrainState:
+            params = models.init_boxed(self.model, jax.random.key(0))["params"]
+            return create_state(params, optimizer, ema=False)
+
+        self._strategy = parallel.build_strategy(where)
+        self.state = self._strategy.init(init)
+        self._step = self._strategy.train_step(functools.partial(train.train_step, **parts))
+        self.record: dict[str, Any] = {}
+
+    def __call__(self) -> None:
+        batch = self._strategy.put(self._next_batch())
+        self.state, self.record = self._step(self.state, batch, self._key)
+        jax.block_until_ready(self.record)
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers."""
+        return models.num_parameters(self.state.params)
+
+    def loss(self) -> float:
+        """Mean loss of the last step, in nats per token."""
+        total, weight = self.record["sums"]["loss"]
+        return float(total) / float(weight)
+
+    def model_flops(self) -> int:
+        """FLOPs of the matrix products of one update, recomputation not counted."""
+
+        def loss(params: Any, batch: dict) -> Any:
+            key = jax.random.key(0)
+            return self.task.loss(self.model, {"params": params}, batch, key, train=False)
+
+        return flops.training_flops(loss, self.state.params, self._next_batch())
+
+
+def train_step(workload: Workload, where: Mapping[str, Any] = PMAP) -> TrainStep:
+    """The step of a workload, on one batch again and again."""
+    batch = workload.batch()
+    return TrainStep(workload.model, FixedTask(workload), lambda: batch, where)

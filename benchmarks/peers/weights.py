@@ -1,0 +1,101 @@
+"""Copies our parameters into the PyTorch models, so that both compute the same numbers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.peers.recurrent import LSTMAttentionSeq2Seq
+from benchmarks.peers.transformer import Layer, Stack, TransformerLM, TransformerSeq2Seq
+
+Tree = Mapping[str, Any]
+
+
+def _set(parameter: torch.Tensor, value: Any) -> None:
+    value = np.asarray(value, np.float32)
+    if parameter.shape != value.shape:
+        raise ValueError(f"shapes differ: {tuple(parameter.shape)} and {value.shape}")
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(np.array(value)))
+
+
+def _columns(*blocks: Tree, inputs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Kernels of Dense layers side by side as (out, in), and their biases as one vector."""
+    kernels = [np.asarray(b["kernel"], np.float32).reshape(inputs, -1) for b in blocks]
+    biases = [np.asarray(b["bias"], np.float32).ravel() for b in blocks]
+    return np.concatenate(kernels, 1).T, np.concatenate(biases)
+
+
+def set_linear(linear: nn.Linear, *blocks: Tree) -> None:
+    """One `nn.Linear` from one or more of our Dense layers that read the same input."""
+    kernel, bias = _columns(*blocks, inputs=linear.in_features)
+    _set(linear.weight, kernel)
+    _set(linear.bias, bias)
+
+
+def set_norm(norm: nn.LayerNorm, block: Tree) -> None:
+    """Scale and offset of a layer norm."""
+    _set(norm.weight, block["scale"])
+    _set(norm.bias, block["bias"])
+
+
+def _set_layer(layer: Layer, block: Tree) -> None:
+    attention = block["self_attention"]
+    set_linear(layer.self_attention.qkv, attention["query"], attention["key"], attention["value"])
+    set_linear(layer.self_attention.out, attention["out"])
+    set_norm(layer.self_norm, block["self_norm"])
+    if "cross_attention" in block:
+        attention = block["cross_attention"]
+        set_linear(layer.cross_attention.query, attention["query"])
+        set_linear(layer.cross_attention.kv, attention["key"], attention["value"])
+        set_linear(layer.cross_attention.out, attention["out"])
+        set_norm(layer.cross_norm, block["cross_norm"])
+    set_linear(layer.expand, block["feed_forward"]["hidden"])
+    set_linear(layer.contract, block["feed_forward"]["out"])
+    set_norm(layer.feed_forward_norm, block["feed_forward_norm"])
+
+
+def _set_stack(stack: Stack, block: Tree) -> None:
+    for i, layer in enumerate(stack.layers):
+        _set_layer(layer, block[f"layers_{i}"])
+    if isinstance(stack.norm, nn.LayerNorm):
+        set_norm(stack.norm, block["norm"])
+
+
+def copy_transformer(peer: TransformerLM | TransformerSeq2Seq, params: Tree) -> None:
+    """The parameters of our Transformer of the same shape (loop form, tied embeddings)."""
+    _set(peer.embedding.tokens.weight, params["embed"]["embedding"])
+    if isinstance(peer, TransformerSeq2Seq):
+        _set_stack(peer.encoder, params["encoder"])
+    _set_stack(peer.decoder, params["decoder"])
+
+
+def _set_lstm(lstm: nn.Module, block: Tree, suffix: str = "", fed: int = 0) -> None:
+    """Our cell's W and U into PyTorch's; both order the gates i, f, g, o.
+
+    Args:
+        fed: rows of U, after the hidden state's, that PyTorch reads as inputs (a context).
+    """
+    recurrent = np.asarray(block["recurrent"])
+    hidden = recurrent.shape[0] - fed
+    inputs = np.concatenate([np.asarray(block["input"]["kernel"]), recurrent[hidden:]])
+    _set(getattr(lstm, f"weight_ih{suffix}"), inputs.T)
+    _set(getattr(lstm, f"weight_hh{suffix}"), recurrent[:hidden].T)
+    _set(getattr(lstm, f"bias_ih{suffix}"), block["input"]["bias"])
+    _set(getattr(lstm, f"bias_hh{suffix}"), np.zeros(4 * hidden))
+
+
+def copy_lstm_attention(peer: LSTMAttentionSeq2Seq, params: Tree) -> None:
+    """The parameters of our LSTM with additive attention; PyTorch's second bias is zero."""
+    _set(peer.embedding.weight, params["embed"]["embedding"])
+    layer, decoder = params["encoder_0"], params["attention_decoder"]
+    _set_lstm(peer.encoder, layer["forward"]["unit"], "_l0")
+    _set_lstm(peer.encoder, layer["backward"]["unit"], "_l0_reverse")
+    set_linear(peer.bridge, params["bridge"])
+    _set(peer.attention.query.weight, np.asarray(decoder["query"]).T)
+    set_linear(peer.attention.key, decoder["key"])
+    _set(peer.attention.score.weight, np.asarray(decoder["v"])[None])
+    _set_lstm(peer.cell, decoder["unit"], fed=2 * peer.encoder.hidden_size)
+    set_linear(peer.readout, params["readout"])

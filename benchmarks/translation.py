@@ -1,0 +1,99 @@
+"""Beam search against Hugging Face's `generate`, on the same weights.
+
+  python -m benchmarks.translation
+
+A Transformer of 6+6 layers translates 32 sentences of 24 tokens into 32 tokens with five
+beams; the lengths are forced, so that both sides do the same work on untrained weights.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+import decoding
+import models
+from benchmarks import harness, machine
+from benchmarks.workloads import FIRST_WORD, transformer_seq2seq
+
+TITLE = "Translation with five beams, against Hugging Face generate"
+BLOCK = {**transformer_seq2seq(256, 8, 6), "layer_norm": "post"}
+VOCAB_SIZE, SENTENCES, SOURCE_LENGTH, TARGET_LENGTH, NUM_BEAMS = 8000, 32, 24, 32, 5
+GOAL = 2.0
+SCALE = 2.0
+
+
+class Search:
+    """Our beam search, compiled for one shape; calling it gives (B, T) token ids."""
+
+    def __init__(
+        self, block: dict[str, Any], vocab_size: int, source_BS: np.ndarray, length: int
+    ) -> None:
+        self.model = models.build(block, vocab_size)
+        fresh = models.init(self.model, jax.random.key(0))
+        # Fresh weights repeat one token for ever; larger ones write varied sentences.
+        self.variables = jax.tree.map(lambda x: SCALE * x if x.ndim > 1 else x, fresh)
+        self.source_BS, self.length = source_BS, length
+        self._search = jax.jit(self._translate)
+
+    def _translate(self, variables: Any, source_BS: jax.Array) -> jax.Array:
+        apply = self.model.apply
+        encoded = apply(variables, source_BS, method="encode")
+        carry = apply(variables, encoded, self.length, method="init_carry")
+
+        def step(carry: Any, token_B: jax.Array) -> tuple[Any, jax.Array]:
+            return apply(variables, carry, token_B, method="step")
+
+        found = decoding.beam_search(
+            step,
+            carry,
+            source_BS.shape[0],
+            self.length,
+            num_beams=NUM_BEAMS,
+            min_len=self.length - 1,
+        )
+        return found.tokens_BKT[:, 0]
+
+    def __call__(self) -> np.ndarray:
+        return np.asarray(self._search(self.variables, self.source_BS))
+
+
+def sources(rows: int, length: int, vocab_size: int) -> np.ndarray:
+    """Random sentences, (B, S)."""
+    random = np.random.default_rng(0)
+    return random.integers(FIRST_WORD, vocab_size, (rows, length), np.int32)
+
+
+def main() -> int:
+    """Measures, prints and keeps the table."""
+    options = harness.arguments(__doc__, rounds=9).parse_args()
+    if not harness.has("transformers"):
+        return harness.skip(TITLE, "Hugging Face's transformers")
+    from benchmarks.peers import hugging_face
+
+    busy = machine.cores_used_by_others()
+    source_BS = sources(SENTENCES, SOURCE_LENGTH, VOCAB_SIZE)
+    ours = Search(BLOCK, VOCAB_SIZE, source_BS, TARGET_LENGTH)
+    peer = hugging_face.marian(BLOCK, VOCAB_SIZE, SOURCE_LENGTH + TARGET_LENGTH)
+    hugging_face.copy_to_marian(peer, ours.variables["params"])
+
+    def theirs() -> np.ndarray:
+        return hugging_face.generate(peer, source_BS, NUM_BEAMS, TARGET_LENGTH)
+
+    same = int((ours() == theirs()).all(axis=1).sum())
+    sides: dict[str, Callable[[], object]] = {"ours": ours, "Hugging Face": theirs}
+    timing = harness.alternate(sides, options.rounds, per_turn=1, clock=harness.clock(options))
+    what = f"{SENTENCES} sentences, {SOURCE_LENGTH} -> {TARGET_LENGTH} tokens, 6+6 layers, d 256"
+    row = harness.compared(what, timing, "Hugging Face", "ours", SENTENCES, "sentences", GOAL)
+    notes = [
+        f"Both searched with the same weights and wrote the same {same} of {SENTENCES}"
+        " translations; where they differ, scores are equal up to rounding."
+    ]
+    harness.report(TITLE, [row], notes, options, busy)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""A trained model from its run directory, as its final scores saw it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+import data
+import models
+import tasks
+from errors import ConfigError, DataError
+from training import checkpoint_reader, schema
+from training.run_directory import CONFIG, RunDirectory
+
+CACHE = Path(__file__).resolve().parents[1] / ".cache"
+
+
+class TrainedRun(NamedTuple):
+    """What a run directory holds of a trained model. steps: of the checkpoints it is made of."""
+
+    settings: dict[str, Any]
+    steps: list[int]
+    model: nn.Module
+    variables: dict[str, Any]
+    tokenizer: data.Tokenizer
+
+
+def load_run(workdir: str | Path, kind: str, step: int | None = None) -> TrainedRun:
+    """Reads the model of a run; changes nothing in its directory.
+
+    Args:
+        kind: the kind of model that the caller needs, such as "seq2seq".
+        step: take the parameters of this checkpoint; None for those of the final scores.
+
+    Raises:
+        ConfigError: it is no run directory, or one of another kind, or has no such checkpoint.
+        DataError, StorageError: one of its files is damaged.
+    """
+    run = RunDirectory(workdir)
+    config = run.read_config()
+    if config is None:
+        raise ConfigError(f"--workdir {run.path} is not a run directory (it has no {CONFIG}).")
+    try:
+        settings = schema.validate(config, models=models.MODELS, tasks=tasks.TASKS)
+    except (ConfigError, TypeError) as error:
+        raise DataError(f"{run / CONFIG}: {error}") from error
+    name = settings["model"]["name"]
+    if models.MODELS[name].kind != kind:
+        raise ConfigError(
+            f"--workdir {run.path} holds a {models.MODELS[name].kind} ({name}), not a {kind}."
+        )
+    cache = settings["data_dir"] or str(CACHE)
+    jax.config.update("jax_compilation_cache_dir", f"{cache}/xla")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    tokenizer = data.load_tokenizer(run / "tokenizer")
+    model = models.build(settings["model"], tokenizer.vocab_size)
+    steps, params = final_params(run.checkpoints, settings, step)
+    check_shapes(model, params, run.checkpoints / str(steps[-1]))
+    return TrainedRun(settings, steps, model, {"params": params}, tokenizer)
+
+
+def final_params(
+    folder: Path, settings: dict[str, Any], step: int | None = None
+) -> tuple[list[int], Any]:
+    """The steps and the mean of the checkpoints that the config chooses, or one step's."""
+    what = "ema_params" if settings["ema_decay"] else "params"
+    steps = checkpoint_reader.good_steps(folder)
+    num_averaged = settings["average_checkpoints"]
+    if step is None and num_averaged > 1 and steps:
+        chosen = steps[-num_averaged:]
+        loaded = [checkpoint_reader.load(folder, one, what)[1] for one in chosen]
+        return chosen, jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *loaded)
+    found, params, meta = checkpoint_reader.load(folder, step, what)
+    best = meta["best"]["step"]
+    if step is None and settings["early_stopping_patience"] and best != found and best in steps:
+        found, params, _ = checkpoint_reader.load(folder, best, what)
+    return [found], params
+
+
+def check_shapes(model: nn.Module, params: Any, path: Path) -> None:
+    """Refuses parameters that are not those of the model; raises DataError."""
+    expected = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))["params"]
+    shapes = [
+        {jax.tree_util.keystr(key, simple=True, separator="/"): leaf.shape for key, leaf in leaves}
+        for leaves in map(jax.tree.leaves_with_path, (expected, params))
+    ]
+    wanted, got = shapes
+    for name in sorted(wanted.keys() | got.keys()):
+        if wanted.get(name) != got.get(name):
+            raise DataError(
+                f"{path} does not fit {CONFIG} and the tokenizer: parameter {name} has shape "
+                f"{got.get(name)}, the model needs {wanted.get(name)}."
+            )
