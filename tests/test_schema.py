@@ -140,7 +140,7 @@ def test_fields_that_are_wrong_only_together():
 
 def test_defaults_of_all_options_are_recorded():
     settings = resolved()
-    assert settings["model"]["dropout_rate"] == models.MODELS["transformer_seq2seq"].dropout_rate
+    assert settings["model"]["layer_norm"] == models.MODELS["transformer_seq2seq"].layer_norm
     assert settings["optimizer"]["b1"] == 0.9
     assert settings["optimizer"]["schedule"]["final_rate"] == 0.0
     assert settings["parallel"]["mesh"] == (0, 1, 1)

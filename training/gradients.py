@@ -74,16 +74,24 @@ def canonical_gradients(
     """
     devices = jax.lax.axis_size(axis_name)
     local = shards // devices
-    numbers = jax.lax.axis_index(axis_name) * local + jnp.arange(local)
 
-    def piece_gradients(at: tuple) -> Any:
-        piece, number = at
-        # A barrier keeps the compiler from fusing a lone piece with what surrounds it.
+    def piece_gradients(i: Array) -> Any:
+        piece = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), cut)
+        number = jax.lax.axis_index(axis_name) * local + i
         piece, number = jax.lax.optimization_barrier((piece, number))
         one = _one(loss_sums, params, piece, jax.random.fold_in(key, number))
         return jax.lax.optimization_barrier(one)
 
-    pieces = jax.lax.map(piece_gradients, (_split(batch, local), numbers))
+    def body(i: Array, found: Any) -> Any:
+        return jax.tree.map(lambda all_, one: all_.at[i].set(one), found, piece_gradients(i))
+
+    cut = _split(batch, local)
+    shapes = jax.eval_shape(piece_gradients, jnp.int32(0))
+    zeros = jax.tree.map(lambda one: jnp.zeros((local, *one.shape), one.dtype), shapes)
+    # The compiler must not see how often the loop runs: it would unroll a loop of one piece,
+    # fuse it with what surrounds it, and round otherwise.
+    count = jax.lax.optimization_barrier(jnp.int32(local))
+    pieces = jax.lax.fori_loop(0, count, body, zeros)
     everywhere = jax.lax.all_gather(pieces, axis_name, tiled=True)
 
     def ordered_sum(leaf: Array) -> Array:
