@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import datetime
 import importlib.util
+import json
 import os
 import pathlib
 import shlex
@@ -20,10 +21,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from benchmarks import machine
 
-RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 TITLE = "# Benchmarks, as measured\n\nEach section was written by the command that it names.\n"
 BUSY_CORES = 0.15  # more than this used by other programs moves a ratio by several per cent
 
@@ -75,6 +78,41 @@ def alternate(
             if round_number >= 0:
                 seconds[name].append((clock() - start) / per_turn)
     return Timing(seconds)
+
+
+class Worker:
+    """A side that works in a process of its own: benchmarks/peers/worker.py.
+
+    A peer shares no process with us where a setting of the process, such as what malloc
+    does with freed memory, would change its speed. Calling the worker asks for one piece
+    of work, waits for it and gives its result; `close` or leaving `with` ends the process.
+    """
+
+    def __init__(self, kind: str, **options: Any) -> None:
+        command = [sys.executable, "-m", "benchmarks.peers.worker"]
+        command.append(json.dumps({"kind": kind, **options}))
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+
+    def __call__(self) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
+        except (OSError, json.JSONDecodeError) as error:
+            raise RuntimeError("the peer's process ended; see its message above") from error
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -133,7 +171,9 @@ class Row:
 def compared(
     what: str, timing: Timing, peer: str, ours: str, units: float, unit: str, goal: float | None
 ) -> Row:
-    """The row of a comparison: both medians, both rates, the median ratio and its quartiles.
+    """The row of a comparison: medians and rates, the median ratio and its quartiles.
+
+    Sides beside the two have a cell with their time and their ratio to ours.
 
     Args:
         units: tokens, sentences, ... in one timed piece of work; `unit` names them.
@@ -143,6 +183,9 @@ def compared(
     for name in (ours, peer):
         seconds = timing.median(name)
         columns[name] = f"{1e3 * seconds:.1f} ms, {units / seconds:,.0f} {unit}/s"
+    for name in timing.seconds.keys() - {ours, peer}:
+        ratio = quartiles(timing.ratios(name, ours))[1]
+        columns[name] = f"{1e3 * timing.median(name):.1f} ms, {ratio:.2f}x"
     return Row(what, columns, middle, (low, high), goal)
 
 
@@ -183,11 +226,10 @@ def save_section(title: str, body: str, path: pathlib.Path) -> None:
 
 def commit() -> str:
     """Short hash of the commit that is measured, with "+ changes" if files differ from it."""
-    folder = pathlib.Path(__file__).parents[1]
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", *words], cwd=folder, capture_output=True, text=True, check=True
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
@@ -203,30 +245,20 @@ def command(argv: Sequence[str] = tuple(sys.argv)) -> str:
     return shlex.join(["python", "-m", f"benchmarks.{name}", *argv[1:]])
 
 
-def arguments(doc: str, rounds: int) -> argparse.ArgumentParser:
-    """The arguments that all benchmarks share."""
+def arguments(doc: str, rounds: int | None = None) -> argparse.ArgumentParser:
+    """The arguments that all benchmarks share; `rounds` is a default, None for no choice."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=rounds, help="timed rounds of each side")
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds, help="timed turns of each side")
     parser.add_argument(
         "--no_save", action="store_true", help="print the table and leave RESULTS.md as it is"
     )
     parser.add_argument(
         "--busy", action="store_true", help="save even if other programs use the processor"
     )
-    parser.add_argument(
-        "--cpu_time",
-        action="store_true",
-        help="for a look on a busy machine: count the time that this process computes, best on"
-        " one core (taskset -c 0, NPROC=1, OMP_NUM_THREADS=1); saves nothing",
-    )
     return parser
-
-
-def clock(options: argparse.Namespace) -> Callable[[], float]:
-    """The clock that the arguments ask for."""
-    return time.process_time if options.cpu_time else time.perf_counter
 
 
 def has(package: str) -> bool:
@@ -253,7 +285,7 @@ def report(
     stamp += f"other programs used {busy:.2f} cores before the start."
     body = "\n\n".join([stamp, render(rows), *notes])
     print(f"\n## {title}\n\n{body}\n", flush=True)
-    if options.no_save or options.cpu_time:
+    if options.no_save:
         return
     if busy > BUSY_CORES and not options.busy:
         print(

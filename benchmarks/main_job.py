@@ -8,7 +8,6 @@ set of a whole run: training, validation, checkpoints, and translating the test 
 """
 
 import dataclasses
-import os
 import pathlib
 import shutil
 import signal
@@ -21,11 +20,19 @@ import time
 from benchmarks import harness, machine
 
 TITLE = "The main job: start-up and memory"
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = harness.ROOT
 CONFIGS = ("configs/translation.py", "configs/translation.py:model=lstm-attention-small")
 MEMORY_GOAL_GIB = 3.0
 STEPS = 60  # of the run whose memory is taken: all shapes of batches come up
 PATIENCE_S = 1800.0
+
+# A process starts with the peak memory of the one that started it, so this one is small.
+WITH_PEAK = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=sys.stderr)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 class Failed(RuntimeError):
@@ -48,14 +55,11 @@ class Job:
     workdir: pathlib.Path
     overrides: tuple[str, ...] = ()
 
-    def start(self) -> subprocess.Popen:
-        """Starts it; output goes to a file beside the run directory."""
+    @property
+    def _command(self) -> list[str]:
         command = [sys.executable, "train.py", f"--config={self.config}"]
         command += [f"--workdir={self.workdir}", f"--config.data_dir={self.data_dir}"]
-        with open(self._log, "wb") as log:
-            return subprocess.Popen(
-                [*command, *self.overrides], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
-            )
+        return [*command, *self.overrides]
 
     @property
     def _log(self) -> pathlib.Path:
@@ -68,7 +72,11 @@ class Job:
     def seconds_to_first_step(self) -> float:
         """Starts the job, waits for its first row of metrics, and asks it to stop."""
         begin = time.monotonic()
-        process, metrics = self.start(), self.workdir / "metrics.jsonl"
+        metrics = self.workdir / "metrics.jsonl"
+        with open(self._log, "wb") as log:
+            process = subprocess.Popen(
+                self._command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+            )
         try:
             while not (metrics.exists() and metrics.stat().st_size):
                 if process.poll() is not None:
@@ -86,13 +94,13 @@ class Job:
 
     def peak_gib(self) -> float:
         """Runs the job to its end; its largest resident set in GiB."""
-        process = self.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise self._fail(f"left with {process.returncode}")
+        command = [sys.executable, "-c", WITH_PEAK, *self._command]
+        with open(self._log, "wb") as log:
+            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log)
+        if done.returncode:
+            raise self._fail(f"left with {done.returncode}")
         unit = 1 if sys.platform == "darwin" else 1024
-        return usage.ru_maxrss * unit / 2**30
+        return int(done.stdout) * unit / 2**30
 
 
 def start_up(config: str, folder: pathlib.Path, rounds: int) -> harness.Row:

@@ -18,7 +18,7 @@ import models
 import tasks
 from benchmarks import harness, machine
 from benchmarks.ours import TrainStep
-from training import config_files, schema
+from training import config_files, memory, schema
 
 TITLE = "Input pipeline"
 GOAL = 20.0
@@ -78,6 +78,7 @@ def main() -> int:
         "--config", nargs="*", default=[f"configs/translation.py:model={m}" for m in MODELS]
     )
     options = parser.parse_args()
+    memory.keep_freed_memory()
     busy = machine.cores_used_by_others()
     rows = [measure(config, options.rounds) for config in options.config]
     notes = [f"A turn makes {BATCHES_MADE} batches, or trains on {BATCHES_TRAINED} of them."]

@@ -4,47 +4,39 @@
 
 The peers (benchmarks/peers) are written as a competent PyTorch user would: fused
 scaled-dot-product attention, fused AdamW, one product for queries, keys and values,
-nn.LSTM and nn.LSTMCell. tests/test_benchmarks.py holds that the same weights give the same
+nn.LSTM and nn.LSTMCell. tests/test_benchmarks_peers.py holds that the same weights give the same
 loss on both sides.
 """
 
 import argparse
+import contextlib
+import functools
 import sys
 from collections.abc import Callable
 
 from benchmarks import harness, machine, ours
-from benchmarks.workloads import ON_CPU, Workload
+from benchmarks.workloads import ON_CPU
+from training import memory
 
 TITLE = "Training step on the CPU, against PyTorch"
 DROPOUT_RATES = (0.0, 0.1)
 
 
-def measure(workload: Workload, options: argparse.Namespace) -> list[harness.Row]:
-    """Rows of one workload; the goal stands in the one without dropout."""
-    import torch
-
-    from benchmarks.peers import build
-    from benchmarks.peers.training import num_parameters
-
-    rows = []
-    for rate in DROPOUT_RATES:
-        changed = workload.changed(dropout_rate=rate)
-        step, peer = ours.train_step(changed), build.model_for(changed)
-        counts = {"parameters": f"{step.num_parameters:,} / {num_parameters(peer):,}"}
-        sides: dict[str, Callable[[], object]] = {
-            "ours": step,
-            "PyTorch": build.step_for(changed, peer),
-        }
+def measure(number: int, dropout_rate: float, options: argparse.Namespace) -> harness.Row:
+    """The row of one workload; only without dropout it has a goal."""
+    workload = ON_CPU[number].changed(dropout_rate=dropout_rate)
+    step = ours.train_step(workload)
+    peer = functools.partial(harness.Worker, "training", workload=number, dropout_rate=dropout_rate)
+    with contextlib.ExitStack() as stack:
+        sides: dict[str, Callable[[], object]] = {"ours": step}
+        sides["PyTorch"] = stack.enter_context(peer())
+        sides["PyTorch, freed memory kept"] = stack.enter_context(peer(keep_freed_memory=True))
         if options.compiled:
-            torch._dynamo.reset()
-            sides["PyTorch compiled"] = build.step_for(changed, torch.compile(peer))
-        timing = harness.alternate(sides, options.rounds, clock=harness.clock(options))
-        for name in list(sides)[1:]:
-            goal = workload.goal if rate == 0.0 and name == "PyTorch" else None
-            what = f"{workload.title}, dropout {rate:g}"
-            row = harness.compared(what, timing, name, "ours", changed.num_tokens, "tokens", goal)
-            rows.append(row.with_columns(counts))
-    return rows
+            sides["PyTorch, compiled"] = stack.enter_context(peer(compiled=True))
+        timing = harness.alternate(sides, options.rounds)
+    what = f"{workload.title}, dropout {dropout_rate:g}, {step.num_parameters:,} parameters"
+    goal = workload.goal if dropout_rate == 0 else None
+    return harness.compared(what, timing, "PyTorch", "ours", workload.num_tokens, "tokens", goal)
 
 
 def main() -> int:
@@ -60,15 +52,19 @@ def main() -> int:
     options = parser.parse_args()
     if not harness.has("torch"):
         return harness.skip(TITLE)
+    memory.keep_freed_memory()
     busy = machine.cores_used_by_others()
-    rows = []
-    for workload in ON_CPU:
-        if options.workload in workload.title:
-            rows += measure(workload, options)
+    rows = [
+        measure(number, dropout_rate, options)
+        for number, workload in enumerate(ON_CPU)
+        for dropout_rate in DROPOUT_RATES
+        if options.workload in workload.title
+    ]
     notes = [
         "tokens/s counts both sides of a pair. Result: time of PyTorch over ours, median of the"
-        " rounds (quartiles). Parameters: ours / PyTorch; the LSTM of PyTorch has a second bias"
-        " in each of its three cells, which adds nothing to what it can compute."
+        " rounds (quartiles). Each PyTorch is a process of its own; in one of them malloc keeps"
+        " freed memory, as train.py has it (training/memory.py). Both sides have the same"
+        " parameters, but for the LSTM's second bias in each of PyTorch's three cells."
     ]
     harness.report(TITLE, rows, notes, options, busy)
     return 0

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import models
-from benchmarks import gpu_workloads, ours, translation
+from benchmarks import gpu_workloads, harness, ours, translation
 from benchmarks.workloads import (
     ON_CPU,
     Workload,
@@ -157,3 +157,16 @@ def test_hugging_face_writes_the_same_translations_with_the_same_weights():
     same = int((theirs_BT == search()).all(axis=1).sum())
     print(f"{same} of 8 translations are the same")
     assert same >= 7  # a tie within rounding may fall otherwise
+
+
+@pytest.mark.interop
+def test_a_peer_works_in_a_process_of_its_own(capfd):
+    with harness.Worker("training", workload=2, dropout_rate=0.0, keep_freed_memory=True) as peer:
+        assert peer() is None
+        assert peer() is None
+    with (
+        harness.Worker("training", workload=99, dropout_rate=0.0) as peer,
+        pytest.raises(RuntimeError, match="the peer's process ended"),
+    ):
+        peer()
+    assert "IndexError" in capfd.readouterr().err

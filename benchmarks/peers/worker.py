@@ -1,0 +1,71 @@
+"""A peer in a process of its own; see harness.Worker.
+
+  python -m benchmarks.peers.worker '{"kind": "training", "workload": 0, "dropout_rate": 0.0}'
+
+Each line of standard input asks for one piece of work; when it is done, its result goes out
+as a line of JSON. What the frameworks print goes to standard error.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from training import memory
+
+
+def training(workload: int, dropout_rate: float, compiled: bool = False) -> Callable[[], None]:
+    """Updates of a model of workloads.ON_CPU."""
+    import torch
+
+    from benchmarks.peers import build
+    from benchmarks.workloads import ON_CPU
+
+    chosen = ON_CPU[workload].changed(dropout_rate=dropout_rate)
+    model = build.model_for(chosen)
+    step = build.step_for(chosen, torch.compile(model) if compiled else model)
+
+    def work() -> None:
+        step()
+
+    return work
+
+
+def translation() -> Callable[[], list[list[int]]]:
+    """Hugging Face's beam search over the sentences of benchmarks/translation.py."""
+    from benchmarks import translation as job
+    from benchmarks.peers import hugging_face
+
+    model = hugging_face.marian(job.BLOCK, job.VOCAB_SIZE, job.SOURCE_LENGTH + job.TARGET_LENGTH)
+    _, variables = job.fresh_model(job.BLOCK, job.VOCAB_SIZE)
+    hugging_face.copy_to_marian(model, variables["params"])
+    source_BS = job.sources(job.SENTENCES, job.SOURCE_LENGTH, job.VOCAB_SIZE)
+
+    def work() -> list[list[int]]:
+        found = hugging_face.generate(model, source_BS, job.NUM_BEAMS, job.TARGET_LENGTH)
+        return found.tolist()
+
+    return work
+
+
+KINDS: dict[str, Callable[..., Callable[[], Any]]] = {
+    "training": training,
+    "translation": translation,
+}
+
+
+def main() -> None:
+    """Serves until standard input ends."""
+    wanted = json.loads(sys.argv[1])
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    if wanted.pop("keep_freed_memory", False):
+        memory.keep_freed_memory()
+    work = KINDS[wanted.pop("kind")](**wanted)
+    for _ in sys.stdin:
+        print(json.dumps(work()), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
