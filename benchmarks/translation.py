@@ -47,7 +47,7 @@ class Search:
     def _translate(self, variables: Any, source_BS: jax.Array) -> jax.Array:
         apply = self.model.apply
         encoded = apply(variables, source_BS, method="encode")
-        carry = apply(variables, encoded, self.length, method="init_carry")
+        carry = apply(variables, encoded, self.length, NUM_BEAMS, method="init_carry")
 
         def step(carry: Any, token_B: jax.Array) -> tuple[Any, jax.Array]:
             return apply(variables, carry, token_B, method="step")

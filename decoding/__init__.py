@@ -8,10 +8,9 @@ pure and traceable, and take
                 row side by side.
     carry:      what step reads and changes; every leaf has the batch axis first.
                 "state":  follows the hypotheses: repeated to R rows and reordered at each step.
-                "memory": only read by step: repeated to R rows once.
-                "shared": may be left out; stays at B rows and is never reordered. Step may read
-                          and write it for all K = R / B hypotheses of a batch row together,
-                          which spares a cache of keys and values the reordering.
+                "memory": stays at B rows and is never reordered. Step may read and write it for
+                          all K = R / B hypotheses of a batch row together, which spares a cache
+                          of keys and values the reordering.
     batch_size: B.
     max_len:    the greatest number of tokens, EOS included; static, the width of the result.
     bos, eos, pad: ids of the first input, of the end, and of the filling after the end.

@@ -29,7 +29,7 @@ class Beams(NamedTuple):
 
     t: Array  # tokens generated so far
     state: Any  # of the model, R rows
-    shared: Any  # of the model, B rows
+    memory: Any  # of the model, B rows
     live_tokens_BKT: Array
     live_log_probs_BK: Array  # best first; -inf where there are fewer than K
     length_B: Array  # of the live hypotheses
@@ -83,14 +83,12 @@ def beam_search(
     """
     check_options(num_beams, length_penalty, num_results)
     limits = make_limits(batch_size, max_len, max_len_B, min_len, eos, banned)
-    state, memory = jax.tree.map(
-        lambda leaf: jnp.repeat(leaf, num_beams, axis=0), (carry["state"], carry["memory"])
-    )
+    state = jax.tree.map(lambda leaf: jnp.repeat(leaf, num_beams, axis=0), carry["state"])
     tokens_BKT = jnp.full((batch_size, num_beams, max_len), pad, jnp.int32)
-    start = first_beams(state, carry.get("shared", {}), tokens_BKT, num_results)
+    start = first_beams(state, carry["memory"], tokens_BKT, num_results)
 
     def advance(beams: Beams) -> Beams:
-        now = {"state": beams.state, "memory": memory, "shared": beams.shared}
+        now = {"state": beams.state, "memory": beams.memory}
         new, logits_RV = step(now, last_token(beams, bos))
         candidates = extend(beams, logits_RV, limits)
         finished = add_finished(beams, candidates, eos, length_penalty)
@@ -113,7 +111,7 @@ def check_options(num_beams: int, length_penalty: float, num_results: int) -> No
         raise ConfigError(f"length_penalty must be 0 or more, got {length_penalty}.")
 
 
-def first_beams(state: Any, shared: Any, tokens_BKT: Array, num_results: int) -> Beams:
+def first_beams(state: Any, memory: Any, tokens_BKT: Array, num_results: int) -> Beams:
     """One empty live hypothesis a row, and none finished."""
     batch_size, num_beams, _ = tokens_BKT.shape
     none_BN = jnp.full((batch_size, num_results), -jnp.inf)
@@ -123,7 +121,7 @@ def first_beams(state: Any, shared: Any, tokens_BKT: Array, num_results: int) ->
     return Beams(
         t=jnp.int32(0),
         state=state,
-        shared=shared,
+        memory=memory,
         live_tokens_BKT=tokens_BKT,
         live_log_probs_BK=jnp.full((batch_size, num_beams), -jnp.inf).at[:, 0].set(0.0),
         length_B=jnp.zeros(batch_size, jnp.int32),
@@ -189,7 +187,7 @@ def keep_live(beams: Beams, candidates: Candidates, eos: int, carry: Carry) -> B
     return beams._replace(
         t=beams.t + 1,
         state=state,
-        shared=carry.get("shared", {}),
+        memory=carry["memory"],
         live_tokens_BKT=jnp.where(done_B[:, None, None], beams.live_tokens_BKT, tokens_BKT),
         live_log_probs_BK=jnp.where(done_B[:, None], beams.live_log_probs_BK, log_probs_BK),
         length_B=jnp.where(done_B, beams.length_B, beams.t + 1),

@@ -15,7 +15,7 @@ class Path(NamedTuple):
 
     t: Array  # tokens generated so far
     state: Any
-    shared: Any
+    memory: Any
     token_B: Array  # the last one
     tokens_BT: Array
     log_prob_B: Array
@@ -47,17 +47,15 @@ def greedy_search(
         ConfigError: if no hypothesis could end within the limits.
     """
     limits = make_limits(batch_size, max_len, max_len_B, min_len, eos, banned)
-    memory = carry["memory"]
 
     def advance(path: Path) -> Path:
-        now = {"state": path.state, "memory": memory, "shared": path.shared}
-        new, logits_BV = step(now, path.token_B)
+        new, logits_BV = step({"state": path.state, "memory": path.memory}, path.token_B)
         best_BK, ids_BK = best_tokens(logits_BV, 1, limits, path.t)
         token_B = jnp.where(path.ended_B, pad, ids_BK[:, 0])
         return Path(
             t=path.t + 1,
             state=new["state"],
-            shared=new.get("shared", {}),
+            memory=new["memory"],
             token_B=token_B,
             tokens_BT=path.tokens_BT.at[:, path.t].set(token_B),
             log_prob_B=path.log_prob_B + jnp.where(path.ended_B, 0.0, best_BK[:, 0]),
@@ -68,7 +66,7 @@ def greedy_search(
     start = Path(
         t=jnp.int32(0),
         state=carry["state"],
-        shared=carry.get("shared", {}),
+        memory=carry["memory"],
         token_B=jnp.full(batch_size, bos, jnp.int32),
         tokens_BT=jnp.full((batch_size, max_len), pad, jnp.int32),
         log_prob_B=jnp.zeros(batch_size, jnp.float32),

@@ -1,10 +1,11 @@
 """Models, by name. They are Linen modules and know nothing of data, tasks or files.
 
 Two kinds share one contract (see README): a `language_model` has `__call__(tokens_BT)`,
-`init_carry(batch_size, max_len)` and `step(carry, token_B)`; a `seq2seq` has `encode`,
-`decode`, `init_carry(encoded, max_len)` and `step`. Step by step equals the whole
-sequence. A carry is {"state": what a step changes, "memory": what it only reads}, every
-leaf with the batch first. `features` and `output_layer` give what `logits` multiplies.
+`init_carry(batch_size, max_len, num_beams)` and `step(carry, token_R)`; a `seq2seq` has
+`encode`, `decode`, `init_carry(encoded, max_len, num_beams)` and `step`. Step by step equals
+the whole sequence. A carry is {"state": what belongs to one hypothesis, "memory": what all
+hypotheses of a row share}, every leaf with the batch first; decoding/ says how a search uses
+it. `features` and `output_layer` give what `logits` multiplies.
 
 Suffixes of arrays name their axes, here, in `decoding/` and in `analysis/`:
   B batch   T target or query length   S source or key length   D d_model   H heads
@@ -23,7 +24,8 @@ import jax
 import jax.numpy as jnp
 
 import registry
-from models.recurrent.models import RecurrentLM, RecurrentSeq2Seq
+from models.recurrent.language_model import RecurrentLM
+from models.recurrent.seq2seq import RecurrentSeq2Seq
 from models.transformer.models import TransformerLM, TransformerSeq2Seq
 
 MODELS: dict[str, type[nn.Module]] = {

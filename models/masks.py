@@ -1,5 +1,7 @@
 """The one mask: what a query may look at, for every path and every mechanism."""
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ class Mask:
         query_segments_BT, key_segments_BS: int32, 0 for padding.
         query_positions_BT, key_positions_BS: int32; may have B = 1.
         causal: static; False for encoders and cross-attention.
+        only_BTS: where given, keys that are False here are not seen either.
     """
 
     query_segments_BT: Array
@@ -26,6 +29,7 @@ class Mask:
     query_positions_BT: Array
     key_positions_BS: Array
     causal: bool = flax.struct.field(pytree_node=False, default=False)
+    only_BTS: Array | None = None
 
     def dense(self) -> Array:
         """The mask as booleans, (B, 1, T, S): one for all heads."""
@@ -34,6 +38,8 @@ class Mask:
         seen_BTS &= (key_BS != 0)[:, None, :]
         if self.causal:
             seen_BTS &= self.query_positions_BT[:, :, None] >= self.key_positions_BS[:, None, :]
+        if self.only_BTS is not None:
+            seen_BTS &= self.only_BTS
         return seen_BTS[:, None]
 
 
@@ -54,11 +60,10 @@ def cross_mask(source_segments_BS: Array, num_queries: int) -> Mask:
     return Mask(query_BT, source_segments_BS, positions(query_BT), positions(source_segments_BS))
 
 
-def step_mask(position_B: Array, max_len: int) -> Mask:
-    """One query at position_B over a cache of max_len places, of which it has filled its own."""
-    key_BS = jnp.ones((position_B.shape[0], max_len), jnp.int32)
-    query_B1 = position_B[:, None]
-    return Mask(jnp.ones_like(query_B1), key_BS, query_B1, positions(key_BS), causal=True)
+def step_mask(past_BKS: Array) -> Mask:
+    """K queries over the S slots of a cache, each of which looks at its own past only."""
+    all_of_it = cross_mask(jnp.ones_like(past_BKS[:, 0], jnp.int32), past_BKS.shape[1])
+    return dataclasses.replace(all_of_it, only_BTS=past_BKS)
 
 
 def positions_in_segment(segments_BT: Array) -> Array:

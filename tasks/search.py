@@ -28,7 +28,7 @@ def search(
 ) -> decoding.SearchResult:
     """The best output for each row by beam search, or greedily with one beam."""
     encoded = model.apply(variables, source_BS, method="encode")
-    carry = model.apply(variables, encoded, max_len, method="init_carry")
+    carry = model.apply(variables, encoded, max_len, num_beams, method="init_carry")
 
     def step(carry: Any, token_B: Array) -> tuple[Any, Array]:
         return model.apply(variables, carry, token_B, method="step")

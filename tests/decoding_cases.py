@@ -43,11 +43,13 @@ def random_models(num_models: int, seed: int, end_bias: float = 0.0, whole: bool
 
 def table_step(carry, token_R):
     """Adds the token to the prefix and looks its logits up; BOS at the start adds nothing."""
-    state, table_RCV = carry["state"], carry["memory"]["table"]
+    state, table_BCV = carry["state"], carry["memory"]["table"]
+    table_RCV = jnp.repeat(table_BCV, len(token_R) // len(table_BCV), axis=0)
     first_R = state["length"] == 0
     code_R = jnp.where(first_R, 0, state["code"] * V + token_R + 1)
     logits_RV = jnp.take_along_axis(table_RCV, code_R[:, None, None], axis=1)[:, 0]
-    return {"state": {"code": code_R, "length": state["length"] + 1}}, logits_RV
+    state = {"code": code_R, "length": state["length"] + 1}
+    return {"state": state, "memory": carry["memory"]}, logits_RV
 
 
 def table_carry(table_BCV):

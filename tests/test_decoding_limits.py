@@ -35,7 +35,7 @@ def history_step(carry, token_R):
     Step t of beam k writes slot t * K + k of its batch row; the state remembers which slots are
     its own past. The logits are a fixed function of the past, read back from the shared slots.
     """
-    state, slots_BS = carry["state"], carry["shared"]["slots"]
+    state, slots_BS = carry["state"], carry["memory"]["slots"]
     num_rows, batch_size = token_R.shape[0], slots_BS.shape[0]
     num_beams, row_R = num_rows // batch_size, jnp.arange(num_rows)
     t_R = state["t"]
@@ -51,7 +51,7 @@ def history_step(carry, token_R):
     logits_RV = 3 * jnp.sin(sums_R[:, None] * jnp.arange(1.0, 8.0) + jnp.arange(7.0))
     logits_RV = jnp.where(wrong_R[:, None], jnp.nan, logits_RV)
     state = {"t": t_R + 1, "mine": mine_RS, "past": past_RT, "wrong": wrong_R.astype(jnp.int32)}
-    return {"state": state, "memory": {}, "shared": {"slots": slots_BS}}, logits_RV
+    return {"state": state, "memory": {"slots": slots_BS}}, logits_RV
 
 
 @pytest.mark.parametrize("num_beams", [1, 2, 4])
@@ -66,8 +66,7 @@ def test_state_follows_the_hypotheses(num_beams):
             "past": jnp.zeros((batch_size, max_len), jnp.int32),
             "wrong": zeros_B,
         },
-        "memory": {},
-        "shared": {"slots": jnp.zeros((batch_size, slots), jnp.int32)},
+        "memory": {"slots": jnp.zeros((batch_size, slots), jnp.int32)},
     }
     options = {"num_beams": num_beams, "num_results": num_beams, "length_penalty": 1.0}
     result = jax.jit(
@@ -106,11 +105,6 @@ def test_every_model_scores_what_it_found(name):
     np.testing.assert_allclose(found.log_probs_BK[:, 0], log_prob_B, rtol=1e-5, atol=1e-5)
 
 
-def counting_step(carry, token_R):
-    new, logits_RV = table_step(carry, token_R)
-    return {**new, "shared": {"calls": carry["shared"]["calls"] + 1}}, logits_RV
-
-
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "length_penalty": 0.6}])
 def test_search_stops_early_and_loses_nothing(options):
     """With a row that never ends beside them the rows search to the end: the same result."""
@@ -120,12 +114,11 @@ def test_search_stops_early_and_loses_nothing(options):
     seen = []
 
     def call(table_BCV):
-        carry = {**table_carry(table_BCV), "shared": {"calls": jnp.zeros(len(table_BCV))}}
-
         def step(carry, token_R):
             jax.debug.callback(lambda: seen.append(1))
-            return counting_step(carry, token_R)
+            return table_step(carry, token_R)
 
+        carry = table_carry(table_BCV)
         return jax.jit(lambda carry: run(step, carry, len(table_BCV), T, **options))(carry)
 
     soon = jax.block_until_ready(call(table_BCV))

@@ -105,10 +105,18 @@ class AttentionDecoder(nn.Module):
             self.sow("intermediates", "weights", weights_TBS.transpose(1, 0, 2)[:, None])
         return carry, h_TBH, context_TBD
 
-    def step(self, carry: Carry, x_BE: Array, memory: dict) -> tuple[Carry, Array, Array]:
-        """One target token with the same parameters."""
-        weights = self._weights()
-        carry, (h_BH, context_BD, _) = STEPS[self.cell](
-            lambda name, h: h @ weights[name], self._shared(memory), carry, self.unit.inputs(x_BE)
+    def step(self, carry: Carry, x_RE: Array, memory: dict) -> tuple[Carry, Array, Array]:
+        """One target token with the same parameters, for R / B hypotheses of each row."""
+        weights, gates_RG = self._weights(), self.unit.inputs(x_RE)
+        batch_size = memory["keys"].shape[0]
+
+        def advance(carry: Carry, gates_BG: Array) -> tuple[Carry, tuple]:
+            shared = self._shared(memory)
+            return STEPS[self.cell](lambda name, h: h @ weights[name], shared, carry, gates_BG)
+
+        by_row = jax.tree.map(lambda x: x.reshape(batch_size, -1, x.shape[-1]), (carry, gates_RG))
+        found = jax.vmap(advance, in_axes=1, out_axes=1)(*by_row)
+        carry, (h_RH, context_RD, _) = jax.tree.map(
+            lambda x: x.reshape(x_RE.shape[0], *x.shape[2:]), found
         )
-        return carry, h_BH, context_BD
+        return carry, h_RH, context_RD

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from models.attention import MECHANISMS, MultiHeadAttention
 from models.layers import Dense, Dropout, LayerNorm
-from models.masks import Mask, step_mask
+from models.masks import Mask
 
 Array = jax.Array
 KeysValues = tuple[Array, Array]
@@ -40,6 +40,21 @@ class Context:
 
     mask: Mask
     encoded_BSD: Array | None = None
+    cross_mask: Mask | None = None
+
+
+@flax.struct.dataclass
+class Slots:
+    """Where one step of T hypotheses a row writes into a cache, and what of it each may see.
+
+    Attributes:
+        new_BT: the slot of the new key and value of each hypothesis.
+        mask: over the slots of the cache, for self-attention.
+        cross_mask: over the source, for decoders that have one.
+    """
+
+    new_BT: Array
+    mask: Mask
     cross_mask: Mask | None = None
 
 
@@ -117,35 +132,33 @@ class Block(nn.Module):
         return self.cross_attention.keys_values(encoded_BSD)
 
     def step(
-        self,
-        x_B1D: Array,
-        cache: KeysValues,
-        position_B: Array,
-        memory: KeysValues | None,
-        cross_mask: Mask | None,
+        self, x_BTD: Array, cache: KeysValues, slots: Slots, memory: KeysValues | None
     ) -> tuple[Array, KeysValues]:
-        """One more position: writes its key and value into the cache, then looks at the cache."""
+        """One more position: writes its key and value into the cache, then looks at the cache.
+
+        T are the hypotheses of a row: they share its cache and don't see one another.
+        """
         written: KeysValues = cache
 
-        def look_within(y_B1D: Array) -> Array:
+        def look_within(y_BTD: Array) -> Array:
             nonlocal written
-            rows_B = jnp.arange(position_B.shape[0])
+            rows_B1 = jnp.arange(slots.new_BT.shape[0])[:, None]
 
-            def write(old_BLHK: Array, new_B1HK: Array) -> Array:
-                return old_BLHK.at[rows_B, position_B].set(new_B1HK[:, 0], unique_indices=True)
+            def write(old_BSHK: Array, new_BTHK: Array) -> Array:
+                return old_BSHK.at[rows_B1, slots.new_BT].set(new_BTHK, unique_indices=True)
 
-            key_B1HK, value_B1HK = self.self_attention.keys_values(y_B1D)
-            written = write(cache[0], key_B1HK), write(cache[1], value_B1HK)
-            return self.self_attention(y_B1D, written, step_mask(position_B, written[0].shape[1]))
+            key_BTHK, value_BTHK = self.self_attention.keys_values(y_BTD)
+            written = write(cache[0], key_BTHK), write(cache[1], value_BTHK)
+            return self.self_attention(y_BTD, written, slots.mask)
 
-        x_B1D = self._residual(x_B1D, look_within, self.self_norm, False)
-        return self._after_self(x_B1D, memory, cross_mask, False), written
+        x_BTD = self._residual(x_BTD, look_within, self.self_norm, False)
+        return self._after_self(x_BTD, memory, slots.cross_mask, False), written
 
 
 def init_caches(
-    options: BlockOptions, num_layers: int, batch_size: int, max_len: int
+    options: BlockOptions, num_layers: int, batch_size: int, num_slots: int
 ) -> list[KeysValues]:
-    """Empty keys and values of self-attention for each layer, (B, max_len, H, K)."""
+    """Empty keys and values of self-attention for each layer, (B, num_slots, H, K)."""
     head_dim = options.d_model // options.num_heads
-    empty = jnp.zeros((batch_size, max_len, options.num_heads, head_dim), options.dtype)
+    empty = jnp.zeros((batch_size, num_slots, options.num_heads, head_dim), options.dtype)
     return [(empty, empty)] * num_layers

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from models.layers import DTYPES, Dropout, Embed, OutputLayer, logits, sinusoidal_positions
-from models.masks import cross_mask, positions_in_segment, self_mask
-from models.transformer.block import BlockOptions, Context, init_caches
+from models.masks import cross_mask, positions_in_segment, self_mask, step_mask
+from models.transformer.block import BlockOptions, Context, Slots, init_caches
 from models.transformer.stack import Stack
 from registry import ConfigError, PositiveInt, Rate
 
@@ -67,15 +67,42 @@ class _Transformer(nn.Module):
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "embed"))
         return self.dropout(x_BTD, train)
 
-    def _embed_step(self, token_B: Array, position_B: Array, max_len: int) -> Array:
-        x_BD = self.embed(token_B)
-        table = jnp.asarray(sinusoidal_positions(max_len, self.d_model), x_BD.dtype)
-        return (x_BD + table[position_B])[:, None]
-
     @nn.nowrap
-    def _init_state(self, num_layers: int, batch_size: int, max_len: int) -> dict[str, Any]:
-        caches = init_caches(self._options(), num_layers, batch_size, max_len)
-        return {"caches": caches, "position": jnp.zeros(batch_size, jnp.int32)}
+    def _init_carry(
+        self, num_layers: int, batch_size: int, max_len: int, num_beams: int
+    ) -> dict[str, Any]:
+        """No past, and caches in which each hypothesis of a row has a slot at each position."""
+        num_slots = max_len * num_beams
+        state = {
+            "position": jnp.zeros(batch_size, jnp.int32),
+            "past": jnp.zeros((batch_size, num_slots), bool),
+        }
+        caches = init_caches(self._options(), num_layers, batch_size, num_slots)
+        return {"state": state, "memory": {"caches": caches}}
+
+    def _step(self, carry: dict[str, Any], token_R: Array) -> tuple[dict[str, Any], Array]:
+        """Reads one token for each of R = B * T hypotheses, those of one row side by side."""
+        state, memory = carry["state"], carry["memory"]
+        position_R, num_rows = state["position"], token_R.shape[0]
+        batch_size, num_slots = memory["caches"][0][0].shape[:2]
+        beams = num_rows // batch_size
+        x_RD = self.embed(token_R)
+        table = sinusoidal_positions(num_slots // beams, self.d_model)
+        x_RD = x_RD + jnp.asarray(table, x_RD.dtype)[position_R]
+
+        slot_R = position_R * beams + jnp.arange(num_rows) % beams
+        past_RS = state["past"].at[jnp.arange(num_rows), slot_R].set(True, unique_indices=True)
+        slots = Slots(
+            slot_R.reshape(batch_size, beams),
+            step_mask(past_RS.reshape(batch_size, beams, num_slots)),
+            cross_mask(memory["segments"], beams) if "segments" in memory else None,
+        )
+        x_BTD, caches = self.decoder.step(
+            x_RD.reshape(batch_size, beams, -1), memory["caches"], slots, memory.get("layers")
+        )
+        state = {"position": position_R + 1, "past": past_RS}
+        scores_RV = logits(x_BTD.reshape(num_rows, -1), self.output_layer())
+        return {"state": state, "memory": {**memory, "caches": caches}}, scores_RV
 
     def output_layer(self) -> Array:
         """The matrix kernel_VD that turns features into logits."""
@@ -112,18 +139,13 @@ class TransformerLM(_Transformer):
         return logits(self.features(tokens_BT, segments_BT, train), self.output_layer())
 
     @nn.nowrap
-    def init_carry(self, batch_size: int, max_len: int) -> dict[str, Any]:
-        """An empty cache for max_len positions."""
-        return {"state": self._init_state(self.num_layers, batch_size, max_len), "memory": {}}
+    def init_carry(self, batch_size: int, max_len: int, num_beams: int = 1) -> dict[str, Any]:
+        """Empty caches for max_len positions of num_beams hypotheses a row."""
+        return self._init_carry(self.num_layers, batch_size, max_len, num_beams)
 
-    def step(self, carry: dict[str, Any], token_B: Array) -> tuple[dict[str, Any], Array]:
-        """Reads one token a row; returns the new carry and logits_BV."""
-        state = carry["state"]
-        position_B, caches = state["position"], state["caches"]
-        x_B1D = self._embed_step(token_B, position_B, caches[0][0].shape[1])
-        x_B1D, caches = self.decoder.step(x_B1D, caches, position_B)
-        carry = {"state": {"caches": caches, "position": position_B + 1}, "memory": {}}
-        return carry, logits(x_B1D[:, 0], self.output_layer())
+    def step(self, carry: dict[str, Any], token_R: Array) -> tuple[dict[str, Any], Array]:
+        """Reads one token a hypothesis; returns the new carry and logits_RV."""
+        return self._step(carry, token_R)
 
 
 class TransformerSeq2Seq(_Transformer):
@@ -168,19 +190,14 @@ class TransformerSeq2Seq(_Transformer):
         """encode, then decode."""
         return self.decode(self.encode(source_BS, train), inputs_BT, train)
 
-    def init_carry(self, encoded: dict, max_len: int) -> dict[str, Any]:
+    def init_carry(self, encoded: dict, max_len: int, num_beams: int = 1) -> dict[str, Any]:
         """Empty caches, and the keys and values of the source for every layer."""
-        memory = {"layers": self.decoder.memory(encoded["x"]), "segments": encoded["segments"]}
-        state = self._init_state(self.num_decoder_layers, encoded["x"].shape[0], max_len)
-        return {"state": state, "memory": memory}
+        batch_size = encoded["x"].shape[0]
+        carry = self._init_carry(self.num_decoder_layers, batch_size, max_len, num_beams)
+        carry["memory"]["layers"] = self.decoder.memory(encoded["x"])
+        carry["memory"]["segments"] = encoded["segments"]
+        return carry
 
-    def step(self, carry: dict[str, Any], token_B: Array) -> tuple[dict[str, Any], Array]:
-        """Reads one target token a row; returns the new carry and logits_BV."""
-        state, memory = carry["state"], carry["memory"]
-        position_B, caches = state["position"], state["caches"]
-        x_B1D = self._embed_step(token_B, position_B, caches[0][0].shape[1])
-        x_B1D, caches = self.decoder.step(
-            x_B1D, caches, position_B, memory["layers"], cross_mask(memory["segments"], 1)
-        )
-        carry = {"state": {"caches": caches, "position": position_B + 1}, "memory": memory}
-        return carry, logits(x_B1D[:, 0], self.output_layer())
+    def step(self, carry: dict[str, Any], token_R: Array) -> tuple[dict[str, Any], Array]:
+        """Reads one target token a hypothesis; returns the new carry and logits_RV."""
+        return self._step(carry, token_R)

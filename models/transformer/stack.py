@@ -6,8 +6,7 @@ import flax.linen as nn
 import jax
 
 from models.layers import LayerNorm
-from models.masks import Mask
-from models.transformer.block import Block, BlockOptions, Context, KeysValues
+from models.transformer.block import Block, BlockOptions, Context, KeysValues, Slots
 
 Array = jax.Array
 
@@ -75,16 +74,14 @@ class Stack(nn.Module):
 
     def step(
         self,
-        x_B1D: Array,
+        x_BTD: Array,
         caches: list[KeysValues],
-        position_B: Array,
+        slots: Slots,
         memory: list[KeysValues] | None = None,
-        cross_mask: Mask | None = None,
     ) -> tuple[Array, list[KeysValues]]:
-        """One position through all layers; returns its features and the new caches."""
+        """One position of T hypotheses through all layers: its features and the new caches."""
         new = []
         for i, cache in enumerate(caches):
-            layer_memory = memory[i] if self.cross else None
-            x_B1D, cache = self._call(i, "step", x_B1D, cache, position_B, layer_memory, cross_mask)
+            x_BTD, cache = self._call(i, "step", x_BTD, cache, slots, memory[i] if memory else None)
             new.append(cache)
-        return self._finish(x_B1D), new
+        return self._finish(x_BTD), new

@@ -1,0 +1,51 @@
+"""Options, embeddings and output layer that all recurrent models share."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models.layers import DTYPES, Dense, Dropout, Embed, OutputLayer
+from models.recurrent.layer import RecurrentStack
+from registry import PositiveInt, Rate
+
+Array = jax.Array
+
+
+class Recurrent(nn.Module):
+    """What a recurrent language model and a recurrent encoder-decoder have in common."""
+
+    vocab_size: PositiveInt
+    embedding_size: PositiveInt = 256
+    hidden_size: PositiveInt = 256
+    dropout_rate: Rate = 0.2
+    tie_embeddings: bool = True
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+
+    def _setup_embeddings(self) -> None:
+        dtype = DTYPES[self.dtype]
+        self.embed = Embed(self.vocab_size, self.embedding_size, dtype=dtype)
+        self.dropout = Dropout(self.dropout_rate)
+        self.readout = Dense((self.embedding_size,), ("hidden", "embed"), dtype=dtype)
+        if not self.tie_embeddings:
+            self.output = OutputLayer(self.vocab_size, self.embedding_size)
+
+    def _stack(self, num_layers: int) -> RecurrentStack:
+        stack = nn.remat(RecurrentStack, static_argnums=(2,)) if self.remat else RecurrentStack
+        return stack(
+            self.hidden_size, num_layers, dropout_rate=self.dropout_rate, dtype=DTYPES[self.dtype]
+        )
+
+    def _embed(self, tokens_BT: Array, train: bool) -> Array:
+        """Embedded tokens with time first, (T, B, embedding_size)."""
+        return self.dropout(self.embed(tokens_BT.T), train)
+
+    def _read(self, parts: list[Array], train: bool = False) -> Array:
+        """One tanh layer between the states and the output layer."""
+        return jnp.tanh(self.readout(self.dropout(jnp.concatenate(parts, axis=-1), train)))
+
+    def output_layer(self) -> Array:
+        """The matrix kernel_VD that turns features into logits."""
+        return self.embed.embedding if self.tie_embeddings else self.output()

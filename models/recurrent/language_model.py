@@ -1,0 +1,56 @@
+"""The recurrent language model of the table."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models import masks
+from models.layers import DTYPES, logits
+from models.recurrent.base import Recurrent
+from models.recurrent.cells import LSTMCell
+from registry import PositiveInt
+
+Array = jax.Array
+
+
+class RecurrentLM(Recurrent):
+    """Recurrent language model (Mikolov et al. 2010; with LSTM, Zaremba et al. 2014)."""
+
+    kind = "language_model"
+    num_layers: PositiveInt = 2
+
+    def setup(self) -> None:
+        self._setup_embeddings()
+        self.stack = self._stack(self.num_layers)
+
+    def features(
+        self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
+    ) -> Array:
+        """What the output layer sees, (B, T, embedding_size); the state is cleared
+        where a packed row begins a new segment."""
+        x_TBE, resets_TB = self._embed(tokens_BT, train), None
+        if segments_BT is not None:
+            x_TBE = jnp.where((segments_BT.T != 0)[:, :, None], x_TBE, 0)
+            resets_TB = masks.starts(segments_BT).T
+        _, h_TBH = self.stack(x_TBE, train, resets_TB)
+        return self._read([h_TBH], train).transpose(1, 0, 2)
+
+    def __call__(
+        self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
+    ) -> Array:
+        """Logits of the next token at each place, (B, T, vocab_size)."""
+        return logits(self.features(tokens_BT, segments_BT, train), self.output_layer())
+
+    @nn.nowrap
+    def init_carry(self, batch_size: int, max_len: int, num_beams: int = 1) -> dict[str, Any]:
+        """Zero states; neither max_len nor num_beams matters to a recurrence."""
+        carry = LSTMCell.init_carry(batch_size, self.hidden_size, DTYPES[self.dtype])
+        return {"state": {"layers": [carry] * self.num_layers}, "memory": {}}
+
+    def step(self, carry: dict[str, Any], token_B: Array) -> tuple[dict[str, Any], Array]:
+        """Reads one token a row; returns the new carry and logits_BV."""
+        layers, h_BH = self.stack.step(carry["state"]["layers"], self.embed(token_B))
+        carry = {"state": {"layers": layers}, "memory": {}}
+        return carry, logits(self._read([h_BH]), self.output_layer())
