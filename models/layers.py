@@ -30,32 +30,6 @@ def _flat_init(init: Initializer, num_in: int) -> Initializer:
     return flat
 
 
-@jax.custom_vjp
-def product(x_NI: Array, kernel_IO: Array) -> Array:
-    """x W, whose weight gradient is computed wide.
-
-    XLA's CPU backend takes up to twice as long for a tall (I, O) gradient as for its
-    transpose; the barrier keeps it from undoing the transposition.
-    """
-    return jnp.dot(x_NI, kernel_IO)
-
-
-def _product_forward(x_NI: Array, kernel_IO: Array) -> tuple[Array, tuple[Array, Array]]:
-    return jnp.dot(x_NI, kernel_IO), (x_NI, kernel_IO)
-
-
-def _product_backward(kept: tuple[Array, Array], dy_NO: Array) -> tuple[Array, Array]:
-    x_NI, kernel_IO = kept
-    if x_NI.shape[1] > dy_NO.shape[1]:
-        dkernel_IO = jax.lax.optimization_barrier(jnp.dot(dy_NO.T, x_NI)).T
-    else:
-        dkernel_IO = jnp.dot(x_NI.T, dy_NO)
-    return jnp.dot(dy_NO, kernel_IO.T), dkernel_IO
-
-
-product.defvjp(_product_forward, _product_backward)
-
-
 class Dense(nn.Module):
     """y = x W + b over the last `num_in` axes of x.
 

@@ -113,7 +113,7 @@ class Block(nn.Module):
             return self.self_attention(y_BTD, self.self_attention.keys_values(y_BTD), context.mask)
 
         x_BTD = self._residual(x_BTD, look_within, self.self_norm, train)
-        memory = self.memory(context.encoded_BSD) if self.cross else None
+        memory = self.cross_attention.keys_values(context.encoded_BSD) if self.cross else None
         return self._after_self(x_BTD, memory, context.cross_mask, train)
 
     def _after_self(
@@ -128,8 +128,9 @@ class Block(nn.Module):
         return self._residual(x_BTD, self.feed_forward, self.feed_forward_norm, train)
 
     def memory(self, encoded_BSD: Array) -> KeysValues:
-        """Keys and values of the encoder's output, computed once for a whole search."""
-        return self.cross_attention.keys_values(encoded_BSD)
+        """Keys and values of the encoder's output as a cache, made once for a whole search."""
+        key_BSHK, value_BSHK = self.cross_attention.keys_values(encoded_BSD)
+        return key_BSHK.transpose(0, 2, 3, 1), value_BSHK.transpose(0, 2, 1, 3)
 
     def step(
         self, x_BTD: Array, cache: KeysValues, slots: Slots, memory: KeysValues | None
@@ -144,21 +145,28 @@ class Block(nn.Module):
             nonlocal written
             rows_B1 = jnp.arange(slots.new_BT.shape[0])[:, None]
 
-            def write(old_BSHK: Array, new_BTHK: Array) -> Array:
-                return old_BSHK.at[rows_B1, slots.new_BT].set(new_BTHK, unique_indices=True)
-
             key_BTHK, value_BTHK = self.self_attention.keys_values(y_BTD)
-            written = write(cache[0], key_BTHK), write(cache[1], value_BTHK)
-            return self.self_attention(y_BTD, written, slots.mask)
+            key_BHKS = cache[0].at[rows_B1, :, :, slots.new_BT].set(key_BTHK, unique_indices=True)
+            value_BHSK = cache[1].at[rows_B1, :, slots.new_BT].set(value_BTHK, unique_indices=True)
+            written = key_BHKS, value_BHSK
+            return self.self_attention(y_BTD, from_cache(written), slots.mask)
 
         x_BTD = self._residual(x_BTD, look_within, self.self_norm, False)
+        memory = from_cache(memory) if memory else None
         return self._after_self(x_BTD, memory, slots.cross_mask, False), written
+
+
+def from_cache(cache: KeysValues) -> KeysValues:
+    """(B, S, H, K) keys and values from the layout of a cache, keys (B, H, K, S) and values
+    (B, H, S, K), in which the products of attention copy nothing."""
+    key_BHKS, value_BHSK = cache
+    return key_BHKS.transpose(0, 3, 1, 2), value_BHSK.transpose(0, 2, 1, 3)
 
 
 def init_caches(
     options: BlockOptions, num_layers: int, batch_size: int, num_slots: int
 ) -> list[KeysValues]:
-    """Empty keys and values of self-attention for each layer, (B, num_slots, H, K)."""
-    head_dim = options.d_model // options.num_heads
-    empty = jnp.zeros((batch_size, num_slots, options.num_heads, head_dim), options.dtype)
-    return [(empty, empty)] * num_layers
+    """Empty keys and values of self-attention for each layer; see from_cache."""
+    heads, head_dim = options.num_heads, options.d_model // options.num_heads
+    keys = jnp.zeros((batch_size, heads, head_dim, num_slots), options.dtype)
+    return [(keys, keys.swapaxes(2, 3))] * num_layers

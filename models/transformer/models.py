@@ -84,7 +84,7 @@ class _Transformer(nn.Module):
         """Reads one token for each of R = B * T hypotheses, those of one row side by side."""
         state, memory = carry["state"], carry["memory"]
         position_R, num_rows = state["position"], token_R.shape[0]
-        batch_size, num_slots = memory["caches"][0][0].shape[:2]
+        batch_size, *_, num_slots = memory["caches"][0][0].shape
         beams = num_rows // batch_size
         x_RD = self.embed(token_R)
         table = sinusoidal_positions(num_slots // beams, self.d_model)
