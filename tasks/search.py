@@ -13,8 +13,11 @@ import decoding
 
 Array = jax.Array
 
-LENGTH_STEP = 16  # sources are padded to a multiple of it, so that few shapes compile
-CELLS_PER_BATCH = 4096  # source tokens times rows searched at once
+# A search compiles for each shape, in seconds, so that there are few: widths to which sources
+# are padded (their multiples by powers of two after the last), and numbers of rows.
+WIDTHS = (16, 24, 32, 48)
+SIZES = (1, 4, 16)
+CELLS_PER_BATCH = 8192  # source tokens times hypotheses searched at once, at most
 
 
 def output_length(source_length: Any) -> Any:
@@ -49,6 +52,12 @@ def search(
         length_penalty=penalty,
         **limits,
     )
+
+
+def padded_width(length: int) -> int:
+    """The first of 16, 24, 32, 48, 64, 96, 128, ... that holds so many tokens."""
+    ladder = (*WIDTHS, *(base << n for n in range(1, 16) for base in WIDTHS[2:]))
+    return next(width for width in ladder if width >= length)
 
 
 class Translator:
@@ -109,12 +118,12 @@ class Translator:
 
     def _batches(self, sources: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Rows of like lengths, padded to one of a handful of shapes."""
-        widths = [-len(source) // LENGTH_STEP * -LENGTH_STEP for source in sources]
+        widths = [padded_width(len(source)) for source in sources]
+        in_order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
         for width in sorted(set(widths)):
-            rows = [i for i, own in enumerate(widths) if own == width]
-            size = max(1, CELLS_PER_BATCH // (width * self.num_beams))
-            if len(rows) < size:
-                size = 1 << (len(rows) - 1).bit_length()
+            rows = [i for i in in_order if widths[i] == width]
+            full = max(1, CELLS_PER_BATCH // (width * self.num_beams))
+            size = min((size for size in SIZES if len(rows) <= size < full), default=full)
             for start in range(0, len(rows), size):
                 chosen = rows[start : start + size]
                 source_BS = np.zeros((size, width), np.int32)
