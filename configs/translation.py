@@ -4,6 +4,9 @@
   python train.py --config=configs/translation.py:model=lstm-attention-small --workdir=runs/lstm
   python train.py --config=configs/translation.py:data=my/folder --workdir=runs/mine
 
+The first command: 3.9 M parameters, 1,000 steps (1.3 M target subwords) in 309 s on two Xeon cores
+(AVX-512, jax 0.10.2), then 68 s of scoring; validation perplexity 17.4, test BLEU 5.9, chrF 20.0.
+
 Arguments: model (a preset of configs/base.py), data (a folder with train.tsv, validation.tsv
 and test.tsv, or train.it and train.en and so on), source_language and target_language (codes
 of the Bible, or endings of your files; TSV files need none), seed, and smoke (a whole run on
