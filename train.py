@@ -20,7 +20,7 @@ import jax
 import models
 import tasks
 from errors import ConfigError, Preempted, SeqlabError
-from training import config_files, gradients, parallel, report, schema
+from training import compilation, config_files, gradients, parallel, report, schema
 from training.checkpoints import Checkpointer
 from training.memory import keep_freed_memory
 from training.metrics import MetricsWriter
@@ -162,8 +162,7 @@ def train(settings: dict, workdir: str | Path) -> dict[str, Any]:
         if finished and finished["num_steps"] >= settings["num_steps"]:
             return finished
         cache = settings["data_dir"] or str(CACHE)
-        jax.config.update("jax_compilation_cache_dir", f"{cache}/xla")
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        compilation.keep_compiled(cache)
         with StopFlag() as stop:
             task = tasks.build(settings["task"], settings["seed"], cache)
             fingerprint = task.fingerprint()  # reads all splits, before anything is written

@@ -10,7 +10,7 @@ import data
 import models
 import tasks
 from errors import ConfigError, DataError
-from training import checkpoint_reader, schema
+from training import checkpoint_reader, compilation, final_params, schema
 from training.run_directory import CONFIG, RunDirectory
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
@@ -50,32 +50,25 @@ def load_run(workdir: str | Path, kind: str, step: int | None = None) -> Trained
         raise ConfigError(
             f"--workdir {run.path} holds a {models.MODELS[name].kind} ({name}), not a {kind}."
         )
-    cache = settings["data_dir"] or str(CACHE)
-    jax.config.update("jax_compilation_cache_dir", f"{cache}/xla")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation.keep_compiled(settings["data_dir"] or str(CACHE))
     tokenizer = data.load_tokenizer(run / "tokenizer")
     model = models.build(settings["model"], tokenizer.vocab_size)
-    steps, params = final_params(run.checkpoints, settings, step)
+    steps, params = read_params(run.checkpoints, settings, step)
     check_shapes(model, params, run.checkpoints / str(steps[-1]))
     return TrainedRun(settings, steps, model, {"params": params}, tokenizer)
 
 
-def final_params(
+def read_params(
     folder: Path, settings: dict[str, Any], step: int | None = None
 ) -> tuple[list[int], Any]:
     """The steps and the mean of the checkpoints that the config chooses, or one step's."""
-    what = "ema_params" if settings["ema_decay"] else "params"
-    steps = checkpoint_reader.good_steps(folder)
-    num_averaged = settings["average_checkpoints"]
-    if step is None and num_averaged > 1 and steps:
-        chosen = steps[-num_averaged:]
-        loaded = [checkpoint_reader.load(folder, one, what)[1] for one in chosen]
-        return chosen, jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *loaded)
+    what = final_params.kind(settings)
     found, params, meta = checkpoint_reader.load(folder, step, what)
-    best = meta["best"]["step"]
-    if step is None and settings["early_stopping_patience"] and best != found and best in steps:
-        found, params, _ = checkpoint_reader.load(folder, best, what)
-    return [found], params
+    good = checkpoint_reader.good_steps(folder)
+    steps = final_params.chosen_steps(settings, good, meta["best"]["step"])
+    if step is not None or not steps:
+        return [found], params
+    return steps, final_params.mean_of(folder, steps, what)
 
 
 def check_shapes(model: nn.Module, params: Any, path: Path) -> None:

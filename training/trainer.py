@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from errors import NonFiniteError
-from training import checkpoint_reader
+from training import checkpoint_reader, final_params
 from training.checkpoints import Checkpointer
 from training.flops import training_flops
 from training.meter import Meter, add_sums, means
@@ -175,15 +175,10 @@ class Trainer:
 
     def final_params(self) -> Any:
         """For the final scores: the mean of the last checkpoints, the best one, or the last."""
-        folder = self.run.checkpoints
-        what = "params" if self.state.ema_params is None else "ema_params"
-        steps = checkpoint_reader.good_steps(folder)
-        if self.settings["average_checkpoints"] > 1:
-            chosen = steps[-self.settings["average_checkpoints"] :]
-        elif self.settings["early_stopping_patience"] and self.best["step"] in steps:
-            chosen = [self.best["step"]]
-        else:
+        folder, settings = self.run.checkpoints, self.settings
+        good = checkpoint_reader.good_steps(folder)
+        steps = final_params.chosen_steps(settings, good, self.best["step"])
+        if not steps:
             return self.current_params()
-        loaded = [checkpoint_reader.load(folder, step, what)[1] for step in chosen]
-        mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *loaded)
+        mean = final_params.mean_of(folder, steps, final_params.kind(settings))
         return jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), mean, self.state.params)
