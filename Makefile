@@ -24,22 +24,22 @@ help: ## list the targets and their variables
 	@echo '  EXTRAS="gpu tensorboard"           more of the extras of pyproject.toml'
 	@echo '  PYTHON=python3.12  VENV=FOLDER     the Python that makes the environment, and its folder'
 
-train: $$(call environment,bible) ## train CONFIG (default: translate Italian into English) and report
+train: $$(call environment,bible pronunciations) ## train CONFIG (default: translate Italian into English) and report
 	$(PY) train.py --config='$(CONFIG)' --workdir='$(WORKDIR)' $(ARGS)
 
-test: $$(call environment,dev bible) ## run all fast tests
+test: $$(call environment,dev bible pronunciations) ## run all fast tests
 	$(PY) -m pytest $(PARALLEL) $(ARGS)
 
-check: $$(call environment,dev bible) ## format, lint, types, layering and the quickest tests
+check: $$(call environment,dev bible pronunciations) ## format, lint, types, layering and the quickest tests
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy .
 	$(PY) -m pytest -q $(QUICK_TESTS)
 
-bench: $$(call environment,bible bench) ## compare speed with PyTorch and Transformers (installs both)
+bench: $$(call environment,bible pronunciations bench) ## compare speed with PyTorch and Transformers (installs both)
 	$(PY) -m benchmarks $(ARGS)
 
-test-long: $$(call environment,dev bible) ## run every test, the slow ones too
+test-long: $$(call environment,dev bible pronunciations) ## run every test, the slow ones too
 	$(PY) -m pytest -m '' $(PARALLEL) --timeout=3600 $(ARGS)
 
 clean: ## remove the environment and the caches of tools and tests; runs and data stay

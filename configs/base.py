@@ -118,7 +118,7 @@ def text_pairs(data: str, source_language: str, target_language: str) -> dict[st
 def smoke(config: ConfigDict) -> None:
     """Makes a run that takes seconds on a CPU: few made-up sentences, three steps, one save."""
     small = {"num_train": 64, "num_validation": 8, "num_test": 8}
-    if config.task.source.name in ("bible", "folder"):
+    if config.task.source.name in ("bible", "folder", "pronunciations"):
         config.task.source = {"name": "toy_language"}
     config.task.source.update(small)
     config.task.tokenizer = {"name": "words"}

@@ -6,10 +6,12 @@ from typing import Any
 import registry
 from tasks.base import Evaluation, Task
 from tasks.language_modelling import LanguageModelling
+from tasks.pronunciation import Pronunciation
 from tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
     "language_modelling": LanguageModelling,
+    "pronunciation": Pronunciation,
     "translation": Translation,
 }
 

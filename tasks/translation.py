@@ -81,16 +81,12 @@ class Translation(Task):
     def evaluate(
         self, model: Any, variables: Any, split: str, poll: Callable[[], None] = lambda: None
     ) -> Evaluation:
-        """BLEU and chrF of a split by sacreBLEU on detokenised text, with their signatures."""
+        """Scores of the outputs for a split, and a few of the outputs."""
         examples = self.source.pairs(split)
         sources = [example.source for example in examples]
         references = [example.target for example in examples]
         outputs = self.translator(model, variables).translate(sources, poll)
-        scores, notes = {}, {}
-        for metric in (sacrebleu.BLEU(), sacrebleu.CHRF()):
-            name = type(metric).__name__.lower()
-            scores[name] = metric.corpus_score(outputs, [references]).score
-            notes[f"{name}_signature"] = metric.get_signature().format()
+        scores, notes = self.score(outputs, split)
         exact = sum(out == ref for out, ref in zip(outputs, references, strict=True))
         scores["exact_match"] = exact / len(references)
         chosen = range(0, len(sources), max(1, len(sources) // NUM_SAMPLES))[:NUM_SAMPLES]
@@ -98,6 +94,16 @@ class Translation(Task):
             {"source": sources[i], "reference": references[i], "output": outputs[i]} for i in chosen
         ]
         return Evaluation(scores, notes, samples)
+
+    def score(self, outputs: list[str], split: str) -> tuple[dict[str, float], dict[str, str]]:
+        """BLEU and chrF by sacreBLEU on detokenised text, with their signatures."""
+        references = [example.target for example in self.source.pairs(split)]
+        scores, notes = {}, {}
+        for metric in (sacrebleu.BLEU(), sacrebleu.CHRF()):
+            name = type(metric).__name__.lower()
+            scores[name] = metric.corpus_score(outputs, [references]).score
+            notes[f"{name}_signature"] = metric.get_signature().format()
+        return scores, notes
 
     def fingerprint(self) -> dict[str, str]:
         return {"data": self.batches.fingerprint(), "tokenizer": self.tokenizer.fingerprint()}

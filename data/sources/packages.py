@@ -1,0 +1,26 @@
+"""Data files that Python packages carry, found without importing the packages."""
+
+import importlib.metadata
+from pathlib import Path
+
+from errors import DataError
+
+
+def package_file(package: str, path: str, what: str, install: str) -> Path:
+    """A file of an installed package, found through the list of its files.
+
+    Args:
+        package, path: names of the package and of the file in it.
+        what: the data, at the beginning of the message: "The Bible's text".
+        install: the command that installs it.
+
+    Raises:
+        DataError: the package is not installed, or has no such file.
+    """
+    try:
+        found = Path(str(importlib.metadata.distribution(package).locate_file(path)))
+    except importlib.metadata.PackageNotFoundError:
+        raise DataError(f"{what} is not installed. Run: {install}") from None
+    if not found.is_file():
+        raise DataError(f"{found} is missing. Run: {install} --force-reinstall")
+    return found
