@@ -20,8 +20,11 @@ import jax
 import models
 import tasks
 from errors import ConfigError, Preempted, SeqlabError
+from models import join
+from trained import load_parts
 from training import compilation, config_files, gradients, parallel, report, schema
 from training.checkpoints import Checkpointer
+from training.freezing import freeze
 from training.memory import keep_freed_memory
 from training.metrics import MetricsWriter
 from training.optimizer import build_optimizer
@@ -68,6 +71,8 @@ def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: Sto
     """Model, optimizer and devices of a config, ready to run; nothing is compiled yet."""
     model = models.build(settings["model"], task.vocab_size)
     optimizer, schedule = build_optimizer(settings["optimizer"], settings["num_steps"])
+    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))["params"]
+    optimizer = freeze(optimizer, shapes, settings["freeze"])
     accumulate, ema = settings["accumulate"], settings["ema_decay"]
     shards = settings["parallel"]["canonical_shards"]
     rule = UpdateRule(optimizer, schedule, settings["optimizer"]["clip_norm"], ema)
@@ -84,6 +89,22 @@ def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: Sto
     step = functools.partial(train_step, **parts, accumulate=accumulate, shards=shards)
     strategy = parallel.build_strategy(settings["parallel"], accumulate)
     return Trainer(settings, task, model, strategy, init, step, eval_sums, run, stop)
+
+
+def begin_with(trainer: Trainer, run: RunDirectory) -> None:
+    """Fills fresh parameters from the runs that config.init_from names, and says how.
+
+    Raises:
+        ConfigError: a run is no language model's, has another tokenizer, or does not fit.
+    """
+    wanted = trainer.settings["init_from"]
+    parts = load_parts(wanted, trainer.task.fingerprint()["tokenizer"])
+    if parts:
+        joined = join.join(trainer.state.params, parts, wanted["allow"])
+        trainer.replace_params(joined.params)
+        print(joined.summary(), file=sys.stderr)
+        names = {key: value for key, value in joined._asdict().items() if key != "params"}
+        run.journal("init_from", runs=wanted, **names)
 
 
 def fit(trainer: Trainer, saver: Checkpointer, metrics: MetricsWriter, start: int) -> int:
@@ -204,6 +225,8 @@ def _run(
     try:
         with Checkpointer(run.checkpoints, keep, fingerprint, run.journal) as saver:
             start = trainer.restore(saver)  # refuses other data while nothing is written
+            if not start:
+                begin_with(trainer, run)
             if not begun:
                 run.journal("resume", argv=sys.argv)
             begun = True

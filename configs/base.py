@@ -72,6 +72,17 @@ LANGUAGE_MODELS = _language_models()
 MODELS = SEQ2SEQ | LANGUAGE_MODELS
 
 
+# What no language model has, and the layers on top of one that an encoder does not have.
+WITHOUT_COUNTERPART = (
+    "*/cross_attention/*",
+    "*/cross_norm/*",
+    "*/backward/*",
+    "attention_decoder/*",
+    "readout/*",
+    "output/*",
+)
+
+
 def config() -> ConfigDict:
     """Every field but the task and the model, which a config file chooses."""
     return ConfigDict(
@@ -87,6 +98,10 @@ def config() -> ConfigDict:
                 "clip_norm": 1.0,  # largest global norm of a gradient; 0 is off
                 "schedule": {"name": "cosine", "warmup_steps": 100},
             },
+            # Runs of language models that the parts of an encoder-decoder begin with, and
+            # patterns of parameters that may then keep their fresh values or find no place.
+            "init_from": {"encoder": "", "decoder": "", "allow": WITHOUT_COUNTERPART},
+            "freeze": (),  # patterns of parameters that are not trained
             "accumulate": 1,  # micro-batches in which a batch is computed
             "ema_decay": 0.0,  # of a moving average of parameters, to evaluate; 0 is off
             "average_checkpoints": 0,  # newest checkpoints averaged at the end; 0 is off

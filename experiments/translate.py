@@ -126,8 +126,8 @@ def read_batches(path: str | None, limit: int) -> Iterator[tuple[int, list[str]]
 
 def build_translator(options: argparse.Namespace) -> Any:
     """The translator of a run directory with the options of the command line."""
-    from experiments.trained import load_run  # here, so that wrong arguments are named at once
     from tasks.search import Translator
+    from trained import load_run  # here, so that wrong arguments are named at once
 
     run = load_run(options.workdir, "seq2seq", options.checkpoint)
     task = run.settings["task"]

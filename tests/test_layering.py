@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": SHARED | {"data", "decoding"},
     "analysis": SHARED | {"models", "data", "decoding"},
     "configs": SHARED,
-    "train": SHARED | {"models", "tasks", "training"},
+    "trained": SHARED | {"models", "data", "tasks", "training"},
+    "train": SHARED | {"models", "tasks", "training", "trained"},
 }
 FREE = {"experiments", "benchmarks", "tests"}
 OURS = ALLOWED.keys() | FREE

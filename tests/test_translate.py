@@ -16,7 +16,8 @@ import pytest
 from translate_cases import LINES, REPO, digest, make_run, make_runs, params_of, run_command
 
 import data
-from experiments import trained, translate
+import trained
+from experiments import translate
 from tasks.search import Translator
 
 

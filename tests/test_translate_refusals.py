@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from translate_cases import digest, make_runs, run_command
 
-from experiments import trained
+import trained
 
 
 @pytest.fixture(scope="module")

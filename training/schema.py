@@ -50,6 +50,15 @@ class Parallel:
 
 
 @dataclass(frozen=True)
+class InitFrom:
+    """Run directories of language models, "" for none; see models/join.py."""
+
+    encoder: Annotated[str, MUST_MATCH]
+    decoder: Annotated[str, MUST_MATCH]
+    allow: Annotated[tuple[str, ...], MUST_MATCH]
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole tree. Defaults stand in configs/base.py."""
 
@@ -59,6 +68,8 @@ class Config:
     task: Annotated[Block, MUST_MATCH]
     model: Annotated[Block, MUST_MATCH]
     optimizer: Annotated[Block, MUST_MATCH, Optimizer]
+    init_from: Annotated[Block, MUST_MATCH, InitFrom]
+    freeze: Annotated[tuple[str, ...], MUST_MATCH]
     accumulate: Annotated[PositiveInt, MUST_MATCH]
     ema_decay: Annotated[Rate, MUST_MATCH]
     average_checkpoints: Annotated[NonNegativeInt, MAY_CHANGE]
@@ -101,6 +112,9 @@ def validate(config: Any, *, models: Mapping[str, Any], tasks: Mapping[str, Any]
     settings["optimizer"] = _check_optimizer(settings["optimizer"])
     settings["parallel"] = registry.check_options(
         "parallel", Parallel, settings["parallel"], "config.parallel"
+    )
+    settings["init_from"] = registry.check_options(
+        "init_from", InitFrom, settings["init_from"], "config.init_from"
     )
     wanted, model = tasks[task["name"]].model_kind, settings["model"]["name"]
     if models[model].kind != wanted:

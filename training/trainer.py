@@ -72,6 +72,16 @@ class Trainer:
         self.evaluated, self.learning_rate = meta["evaluated"], meta["learning_rate"]
         return step
 
+    def replace_params(self, params: Any) -> None:
+        """Other parameters, and moving averages that begin with them, on the same devices."""
+
+        def put(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), new, old)
+
+        old = self.state
+        ema = None if old.ema_params is None else put(params, old.ema_params)
+        self.state = old.replace(params=put(params, old.params), ema_params=ema)
+
     def save(self, saver: Checkpointer, metrics: MetricsWriter, step: int) -> None:
         """Saves the state after `step` batches, once."""
         self.read_pending()

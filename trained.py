@@ -1,5 +1,6 @@
 """A trained model from its run directory, as its final scores saw it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from errors import ConfigError, DataError
 from training import checkpoint_reader, compilation, final_params, schema
 from training.run_directory import CONFIG, RunDirectory
 
-CACHE = Path(__file__).resolve().parents[1] / ".cache"
+CACHE = Path(__file__).resolve().parent / ".cache"
 
 
 class TrainedRun(NamedTuple):
@@ -56,6 +57,29 @@ def load_run(workdir: str | Path, kind: str, step: int | None = None) -> Trained
     steps, params = read_params(run.checkpoints, settings, step)
     check_shapes(model, params, run.checkpoints / str(steps[-1]))
     return TrainedRun(settings, steps, model, {"params": params}, tokenizer)
+
+
+def load_parts(init_from: Mapping[str, Any], tokenizer: str) -> dict[str, Any]:
+    """Parameters of the language models that config.init_from names, by part of the model.
+
+    Args:
+        tokenizer: the fingerprint that their tokenizers must have.
+
+    Raises:
+        ConfigError: a run is no language model's, or has another tokenizer.
+    """
+    parts = {}
+    for part, path in init_from.items():
+        if part == "allow" or not path:
+            continue
+        found = load_run(path, "language_model")
+        if found.tokenizer.fingerprint() != tokenizer:
+            raise ConfigError(
+                f"config.init_from.{part}: {path} was trained with another tokenizer; train it "
+                "with config.task.source and config.task.tokenizer of this run."
+            )
+        parts[part] = found.variables["params"]
+    return parts
 
 
 def read_params(
