@@ -3,6 +3,9 @@
 Every command prints such an error as one line and leaves with the code (sysexits.h).
 """
 
+import argparse
+from typing import NoReturn
+
 
 class SeqlabError(Exception):
     """Base of all errors that are reported in one line instead of a traceback."""
@@ -38,3 +41,10 @@ class Preempted(SeqlabError):
     """A signal asked the run to stop; its state is saved: put it back in the queue."""
 
     exit_code = 75
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads a command line; what is wrong with it is a ConfigError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message[:1].upper()}{message[1:]}. See --help.")

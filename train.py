@@ -7,19 +7,18 @@ The same command again resumes the run, exactly; a finished run says so. Exit co
 64 bad config or arguments, 65 bad data, 70 non-finite, 74 disk, 75 preempted (run it again).
 """
 
-import argparse
 import functools
 import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 
 import models
 import tasks
-from errors import ConfigError, Preempted, SeqlabError
+from errors import Parser, Preempted, SeqlabError
 from models import join
 from trained import load_parts
 from training import compilation, config_files, gradients, parallel, report, schema
@@ -251,16 +250,9 @@ def _run(
             run.journal("stop", code=code)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (see --help)")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = _Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--config", required=True, help="FILE.py:ARGUMENTS, see configs/")
     parser.add_argument("--workdir", required=True, help="run directory; made, or resumed")
     parser.add_argument("--debug", action="store_true", help="tracebacks for all errors")

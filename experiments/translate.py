@@ -7,6 +7,9 @@ Writes one line for each line read, in order, as soon as it is known, and nothin
 standard output. An empty line gives an empty line. Lines that have arrived are translated
 together (at most --batch_size), and a line that comes alone does not wait for others.
 
+--replace_unknown writes, where the model has no word, the source word that it looks at, or what
+--lexicon has for that (Luong et al. 2015).
+
 --attention keeps what the model looked at. The file holds for line 7 of the input
   7/source, 7/target            tokens, "</s>" at the end
   7/LAYER                       weights, (heads, len(target), len(source)) for cross-attention:
@@ -22,19 +25,12 @@ import os
 import select
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 import registry
-from errors import ConfigError, DataError, SeqlabError, StorageError
+from errors import ConfigError, DataError, Parser, SeqlabError, StorageError
 
 CHUNK = 1 << 16  # bytes
-
-
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong argument as all other errors are."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message[:1].upper() + message[1:] + ".")
 
 
 def whole_number(minimum: int) -> Any:
@@ -71,6 +67,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--num_beams", type=whole_number(1), help="1 is greedy; default: the run's config")
     add("--length_penalty", type=non_negative, help="alpha of Wu et al. 2016; default: likewise")
     add("--attention", metavar="FILE.npz", help="keep the attention weights")
+    add("--replace_unknown", action="store_true", help="unknown words from the source instead")
+    add("--lexicon", metavar="FILE", help="word<TAB>translation, for --replace_unknown")
     add("--batch_size", type=whole_number(1), default=32, help="lines at a time (default 32)")
     add("--max_length", type=whole_number(2), help="source tokens; longer lines are cut")
     add("--checkpoint", type=whole_number(0), metavar="STEP", help="instead of the final one")
@@ -153,10 +151,30 @@ def warn_of_long_lines(translator: Any, name: str, number: int, lines: Sequence[
             )
 
 
+def without_unknown(
+    translator: Any, line: str, source: Any, target: Any, lexicon: dict[str, str]
+) -> str:
+    """The translation with its unknown words replaced through the alignment."""
+    import numpy as np
+
+    import data
+    from analysis.attention import MEAN, attention_weights, heads_of
+    from analysis.rare_words import replace_unknown
+
+    ended = np.append(target, np.int32(data.EOS))
+    weights = attention_weights(translator.model, translator.variables, source, ended)
+    mean_TS = heads_of(weights)[MEAN]
+    sides = source[:-1].tolist(), target.tolist()
+    return replace_unknown(translator.tokenizer, line, *sides, mean_TS, lexicon)
+
+
 def translate(options: argparse.Namespace, output: BinaryIO) -> None:
     """Reads, translates and writes until the input ends."""
+    import data
+    from analysis.rare_words import read_lexicon
     from experiments.attention_file import AttentionFile
 
+    lexicon = read_lexicon(options.lexicon) if options.lexicon else {}
     with contextlib.ExitStack() as stack:
         weights = options.attention and stack.enter_context(AttentionFile(options.attention))
         translator = build_translator(options)
@@ -168,6 +186,8 @@ def translate(options: argparse.Namespace, output: BinaryIO) -> None:
             texts = [""] * len(lines)
             for i, source, target in zip(full, sources, found, strict=True):
                 text = translator.tokenizer.decode([int(token) for token in target])
+                if options.replace_unknown and data.UNK in target:
+                    text = without_unknown(translator, lines[i], source, target, lexicon)
                 texts[i] = " ".join(text.splitlines())  # a byte model may write a line end
                 if weights:
                     weights.add(number + i, translator, source, target)

@@ -1,0 +1,1 @@
+"""What a trained model does inside: its attention, its heads, its alignments."""

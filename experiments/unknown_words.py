@@ -1,0 +1,51 @@
+"""Which words of each split a run's tokenizer does not know.
+
+python experiments/unknown_words.py --workdir=runs/toy
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from errors import Parser, SeqlabError
+
+
+def report(options: argparse.Namespace) -> str:
+    """A paragraph for each side of each split."""
+    import data
+    from analysis.rare_words import count_unknown
+    from data.sources import SPLITS
+    from trained import load_run
+
+    run = load_run(options.workdir, "seq2seq")
+    source = data.build_source(run.settings["task"]["source"], run.settings["data_dir"] or ".cache")
+    lines = []
+    for split in SPLITS:
+        for side in ("source", "target"):
+            texts = [getattr(example, side) for example in source.pairs(split)]
+            found = count_unknown(run.tokenizer, texts, options.show)
+            lines.append(
+                f"{split} {side}: {found.unknown_words} of {found.words} words unknown "
+                f"({found.unknown_words / found.words:.2%}), {found.unknown_types} of "
+                f"{found.types} types ({found.unknown_types / found.types:.2%})"
+            )
+            listed = ", ".join(f"{word} {count}" for word, count in found.most_frequent)
+            lines += [f"  {listed}"] if listed else []
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--workdir", required=True, help="run directory of a seq2seq model")
+    parser.add_argument("--show", type=int, default=20, help="unknown words listed a side")
+    try:
+        print(report(parser.parse_args(argv)))
+        return 0
+    except SeqlabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
