@@ -39,8 +39,8 @@ check: $$(call environment,dev bible pronunciations) ## format, lint, types, lay
 bench: $$(call environment,bible pronunciations bench) ## compare speed with PyTorch and Transformers (installs both)
 	$(PY) -m benchmarks $(ARGS)
 
-test-long: $$(call environment,dev bible pronunciations) ## run every test, the slow ones too
-	$(PY) -m pytest -m '' $(PARALLEL) --timeout=3600 $(ARGS)
+test-long: $$(call environment,dev bible pronunciations) ## run every test, the slow ones too, fully optimized
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(PY) -m pytest -m '' $(PARALLEL) --timeout=3600 $(ARGS)
 
 clean: ## remove the environment and the caches of tools and tests; runs and data stay
 	rm -rf '$(VENV)' build *.egg-info .cache/xla-tests .pytest_cache .ruff_cache .mypy_cache .hypothesis
