@@ -4,6 +4,7 @@ The logits depend on the whole prefix, given as a number in base V, so a search 
 the states of two hypotheses would be seen at once.
 """
 
+import functools
 import itertools
 import math
 from typing import NamedTuple
@@ -60,24 +61,29 @@ def table_carry(table_BCV):
 
 def search(table_BCV, max_len: int = T, **options) -> decoding.SearchResult:
     """Beam search if num_beams is given, else greedy, inside jit."""
-    run = decoding.beam_search if "num_beams" in options else decoding.greedy_search
     arrays = {name: options.pop(name) for name in ("max_len_B",) if name in options}
-
-    def call(carry, arrays):
-        return run(table_step, carry, len(table_BCV), max_len, **options, **arrays)
-
-    return jax.tree.map(np.asarray, jax.jit(call)(table_carry(table_BCV), arrays))
+    return jax.tree.map(np.asarray, _search(table_BCV, arrays, max_len, tuple(options.items())))
 
 
-def log_softmax(row: np.ndarray) -> np.ndarray:
-    row = row.astype(np.float64)
-    return row - row.max() - np.log(np.exp(row - row.max()).sum())
+@functools.partial(jax.jit, static_argnames=("max_len", "options"))
+def _search(table_BCV, arrays, max_len, options):
+    run = decoding.beam_search if "num_beams" in dict(options) else decoding.greedy_search
+    carry = table_carry(table_BCV)
+    return run(table_step, carry, len(table_BCV), max_len, **dict(options), **arrays)
+
+
+def log_softmax(rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    rows = rows - rows.max(axis=-1, keepdims=True)
+    return rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True))
 
 
 def log_prob_of(table_CV: np.ndarray, tokens: tuple[int, ...]) -> float:
-    return sum(
-        log_softmax(table_CV[prefix_code(tokens[:t])])[token] for t, token in enumerate(tokens)
-    )
+    return _sum_of(log_softmax(table_CV), tokens)
+
+
+def _sum_of(log_probs_CV: np.ndarray, tokens: tuple[int, ...]) -> float:
+    return sum(log_probs_CV[prefix_code(tokens[:t]), token] for t, token in enumerate(tokens))
 
 
 def penalty(length: int, alpha: float) -> float:
@@ -90,20 +96,20 @@ def every_hypothesis(table_CV: np.ndarray, alpha: float, limit: int = T) -> list
         string[: string.index(EOS) + 1] if EOS in string else string
         for string in itertools.product(range(V), repeat=limit)
     }
-    found = []
+    found, log_probs_CV = [], log_softmax(table_CV)
     for tokens in strings:
-        log_prob = log_prob_of(table_CV, tokens)
+        log_prob = _sum_of(log_probs_CV, tokens)
         found.append(Hypothesis(tokens, log_prob / penalty(len(tokens), alpha), log_prob))
     return sorted(found, key=lambda h: (h.tokens[-1] != EOS, -h.score))
 
 
 def list_beam_search(table_CV, alpha: float, num_beams: int, limit: int = T) -> list[Hypothesis]:
     """Beam search over Python lists: no arrays, no early exit, nothing shared with decoding/."""
-    live, finished = [((), 0.0)], []
+    live, finished, log_probs_CV = [((), 0.0)], [], log_softmax(table_CV)
     for length in range(1, limit + 1):
         candidates = []
         for tokens, log_prob in live:
-            for token, step in enumerate(log_softmax(table_CV[prefix_code(tokens)])):
+            for token, step in enumerate(log_probs_CV[prefix_code(tokens)]):
                 candidates.append(((*tokens, token), log_prob + step))
         candidates.sort(key=lambda candidate: -candidate[1])
         for tokens, log_prob in candidates[:num_beams]:
