@@ -1,5 +1,7 @@
 """The models that contract tests run over: every entry of the table, with its options."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -24,12 +26,22 @@ LANGUAGE_MODELS = {
         "remat": True,
         **TRANSFORMER,
     },
-    "transformer-unfused": {"name": "transformer_lm", "attention": "dot_product", **TRANSFORMER},
+    "transformer-unfused": {
+        "name": "transformer_lm",
+        "num_layers": 1,
+        "attention": "dot_product",
+        **TRANSFORMER,
+    },
     "lstm": {"name": "recurrent_lm", **RECURRENT},
     "lstm-remat": {"name": "recurrent_lm", "num_layers": 1, "remat": True, **RECURRENT},
 }
 SEQ2SEQ = {
-    "transformer": {"name": "transformer_seq2seq", **TRANSFORMER},
+    "transformer": {
+        "name": "transformer_seq2seq",
+        "num_encoder_layers": 1,
+        "num_decoder_layers": 2,
+        **TRANSFORMER,
+    },
     "transformer-post-norm": {
         "name": "transformer_seq2seq",
         "num_encoder_layers": 2,
@@ -39,6 +51,8 @@ SEQ2SEQ = {
     },
     "transformer-scan-remat": {
         "name": "transformer_seq2seq",
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 2,
         "scan_layers": True,
         "remat": True,
         **TRANSFORMER,
@@ -56,16 +70,30 @@ SEQ2SEQ = {
 
 
 def make(block: dict, **options) -> tuple:
-    """(model, variables) with every parameter moved off its initial value, biases too."""
-    model = models.build({**block, **options}, VOCAB)
-    variables = models.init(model, jax.random.key(0))
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [
-        leaf + 0.2 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return model, jax.tree.unflatten(tree, moved)
+    """(model, variables) with every parameter off its initial value, biases too."""
+    model, variables = _made(tuple(sorted({**block, **options}.items())))
+    return model, jax.tree.map(lambda leaf: leaf, variables)  # the caller's own, to change
+
+
+@functools.cache
+def _made(items: tuple) -> tuple:
+    model = models.build(dict(items), VOCAB)
+    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
+    paths, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    random = np.random.default_rng(0)
+    leaves = []
+    for path, leaf in paths:
+        values = random.normal(scale=0.35, size=leaf.shape) + (
+            "scale" in jax.tree_util.keystr(path)
+        )
+        leaves.append(values.astype(leaf.dtype))
+    return model, jax.tree.unflatten(tree, leaves)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("mutable", "train"))
+def apply(model, variables, *arguments, **options):
+    """model.apply in one compiled program, shared by all tests that give it the same shapes."""
+    return model.apply(variables, *arguments, **options)
 
 
 def tokens(rows: int, length: int, seed: int = 0) -> np.ndarray:

@@ -1,10 +1,12 @@
 """What every model promises, whatever it is made of."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_cases import LANGUAGE_MODELS, SEQ2SEQ, VOCAB, make, sources, tokens
+from model_cases import LANGUAGE_MODELS, SEQ2SEQ, VOCAB, apply, make, sources, tokens
 
 import models
 
@@ -21,14 +23,18 @@ def block_of(kind: str, name: str) -> dict:
     return (LANGUAGE_MODELS if kind == "language_model" else SEQ2SEQ)[name]
 
 
+def attends(name: str) -> bool:
+    return "attention" in name or "transformer" in name
+
+
 def whole(model, variables, inputs_BT, source_BS=None, **options):
     """Logits of the whole sequence by the model's own call."""
     arguments = (inputs_BT,) if model.kind == "language_model" else (source_BS, inputs_BT)
-    return model.apply(variables, *arguments, **options)
+    return apply(model, variables, *arguments, **options)
 
 
 def stepwise(model, variables, inputs_BT, source_BS=None):
-    """The same one step at a time; checks the carry's shape on the way."""
+    """The same one step at a time; the loop checks that the carry keeps its shape."""
     batch_size, length = inputs_BT.shape
     if model.kind == "language_model":
         carry = model.init_carry(batch_size, length)
@@ -36,12 +42,27 @@ def stepwise(model, variables, inputs_BT, source_BS=None):
         encoded = model.apply(variables, source_BS, method="encode")
         carry = model.apply(variables, encoded, length, method="init_carry")
     assert set(carry) == {"state", "memory"}
-    outputs = []
-    for t in range(length):
-        assert all(leaf.shape[0] == batch_size for leaf in jax.tree.leaves(carry))
-        carry, logits_BV = model.apply(variables, carry, inputs_BT[:, t], method="step")
-        outputs.append(logits_BV)
-    return jnp.stack(outputs, axis=1)
+    assert all(leaf.shape[0] == batch_size for leaf in jax.tree.leaves(carry))
+
+    def step(carry, token_B):
+        return model.apply(variables, carry, token_B, method="step")
+
+    return jnp.swapaxes(jax.lax.scan(step, carry, inputs_BT.T)[1], 0, 1)
+
+
+@functools.cache
+def logits_and_gradients(kind, name) -> list[tuple]:
+    """(logits, gradient of a loss), by step and of the whole."""
+    model, variables = make(block_of(kind, name))
+    inputs_BT, source_BS = tokens(3, LENGTH), sources()
+    targets_BTV = jax.nn.one_hot(tokens(3, LENGTH, seed=3), VOCAB)
+
+    def loss(variables, run):
+        logits_BTV = run(model, variables, inputs_BT, source_BS)
+        return -(targets_BTV * jax.nn.log_softmax(logits_BTV)).sum(), logits_BTV
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    return [gradient(variables, run)[::-1] for run in (stepwise, whole)]
 
 
 def test_every_model_of_the_table_is_covered():
@@ -51,37 +72,29 @@ def test_every_model_of_the_table_is_covered():
 
 @all_models
 def test_step_by_step_equals_the_whole_sequence(kind, name):
-    model, variables = make(block_of(kind, name))
-    inputs_BT, source_BS = tokens(3, LENGTH), sources()
-    expected = whole(model, variables, inputs_BT, source_BS)
-    np.testing.assert_allclose(
-        stepwise(model, variables, inputs_BT, source_BS), expected, atol=1e-5, rtol=1e-5
-    )
+    (by_step, _), (at_once, _) = logits_and_gradients(kind, name)
+    np.testing.assert_allclose(by_step, at_once, atol=1e-5, rtol=1e-5)
 
 
 @all_models
 def test_gradient_of_steps_equals_gradient_of_the_whole(kind, name):
-    model, variables = make(block_of(kind, name))
-    inputs_BT, source_BS = tokens(2, 4), sources(2)
-    targets_BTV = jax.nn.one_hot(tokens(2, 4, seed=3), VOCAB)
-
-    def loss(variables, run):
-        logits_BTV = run(model, variables, inputs_BT, source_BS)
-        return -(targets_BTV * jax.nn.log_softmax(logits_BTV)).sum()
-
-    by_step, at_once = (
-        jax.jit(jax.grad(loss), static_argnums=1)(variables, run) for run in (stepwise, whole)
-    )
+    (_, by_step), (_, at_once) = logits_and_gradients(kind, name)
     for one, other in zip(jax.tree.leaves(by_step), jax.tree.leaves(at_once), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-4)
 
 
 @all_models
-@pytest.mark.parametrize("path", ["plain", "train", "recorded", "bfloat16"])
+@pytest.mark.parametrize("path", ["plain", "train", "recorded"])
 def test_the_future_has_no_gradient_and_the_past_has(kind, name, path):
-    """Exact zeros: d logits[t] / d embedding of a word that occurs only after t."""
-    dtype = "bfloat16" if path == "bfloat16" else "float32"
-    model, variables = make(block_of(kind, name), tie_embeddings=False, dtype=dtype)
+    """Exact zeros: d logits[t] / d embedding of a word that occurs only after t.
+
+    Training is in bfloat16, for that path's own masks.
+    """
+    if path == "recorded" and not attends(name):
+        pytest.skip("it records nothing: the plain path")
+    dtype = "bfloat16" if path == "train" else "float32"
+    model, variables = make(block_of(kind, name), tie_embeddings=False)
+    model = model.clone(dtype=dtype)
     inputs_1T = np.arange(4, 10, dtype=np.int32)[None]  # each word once
     source_1S = np.array([[10, 11, 12]], np.int32)
     options = {
@@ -95,7 +108,8 @@ def test_the_future_has_no_gradient_and_the_past_has(kind, name, path):
         out = out[0] if path == "recorded" else out
         return out[0].sum(-1)
 
-    jacobian_TVE = jax.jacrev(logits_TV)(variables["params"]["embed"]["embedding"])
+    table = variables["params"]["embed"]["embedding"]
+    jacobian_TVE = np.asarray(jax.jit(jax.jacrev(logits_TV))(table))
     influence_TT = np.abs(jacobian_TVE[:, inputs_1T[0]]).max(-1)  # (of logits at, word read at)
     future = np.triu(np.ones_like(influence_TT, bool), 1)
     assert (influence_TT[future] == 0.0).all()
@@ -103,17 +117,22 @@ def test_the_future_has_no_gradient_and_the_past_has(kind, name, path):
         assert (influence_TT[~future] > 0).all()
 
 
+def with_nan(variables) -> np.ndarray:
+    """The table of embeddings with NaN for padding."""
+    table_VE = variables["params"]["embed"]["embedding"].copy()
+    table_VE[0] = np.nan
+    return table_VE
+
+
 @pytest.mark.parametrize("name", SEQ2SEQ)
 def test_padding_of_the_source_changes_nothing_even_as_nan(name):
     model, variables = make(SEQ2SEQ[name], tie_embeddings=False)
     inputs_BT, source_BS = tokens(2, LENGTH), tokens(2, 4, seed=5)
     expected = whole(model, variables, inputs_BT, source_BS)
-    poisoned = jax.tree.map(lambda x: x, variables)
-    table = poisoned["params"]["embed"]["embedding"]
-    poisoned["params"]["embed"]["embedding"] = table.at[0].set(jnp.nan)
-    for extra in (1, 3, 16):
+    variables["params"]["embed"]["embedding"] = with_nan(variables)
+    for extra in (1, 16):
         padded_BS = np.pad(source_BS, ((0, 0), (0, extra)))
-        found = whole(model, poisoned, inputs_BT, padded_BS)
+        found = whole(model, variables, inputs_BT, padded_BS)
         np.testing.assert_allclose(found, expected, atol=2e-6, rtol=1e-5)
 
 
@@ -121,14 +140,14 @@ def test_padding_of_the_source_changes_nothing_even_as_nan(name):
 def test_packed_documents_equal_lone_ones_even_beside_nan(name):
     """R26: two documents in a row give the logits of each on its own; padding holds NaN."""
     model, variables = make(LANGUAGE_MODELS[name], tie_embeddings=False)
-    first, second = tokens(1, 4, seed=1), tokens(1, 3, seed=2)
-    packed_1T = np.concatenate([first, second, np.zeros((1, 2), np.int32)], axis=1)
+    lone_2T = tokens(2, 4)  # of the second the first three
+    packed_1T = np.concatenate([lone_2T[0], lone_2T[1, :3], [0, 0]])[None].astype(np.int32)
     segments_1T = np.array([[1, 1, 1, 1, 2, 2, 2, 0, 0]], np.int32)
-    table = variables["params"]["embed"]["embedding"]
-    variables["params"]["embed"]["embedding"] = table.at[0].set(jnp.nan)
-    found = model.apply(variables, packed_1T, segments_1T)
-    np.testing.assert_allclose(found[:, :4], model.apply(variables, first), atol=1e-5)
-    np.testing.assert_allclose(found[:, 4:7], model.apply(variables, second), atol=1e-5)
+    expected = apply(model, variables, lone_2T)
+    variables["params"]["embed"]["embedding"] = with_nan(variables)
+    found = apply(model, variables, packed_1T, segments_1T)
+    np.testing.assert_allclose(found[0, :4], expected[0], atol=1e-5)
+    np.testing.assert_allclose(found[0, 4:7], expected[1, :3], atol=1e-5)
 
 
 @all_models
@@ -161,9 +180,8 @@ def test_head_masks_and_sown_weights(kind, name):
     recorded, sown = whole(model, variables, inputs_BT, source_BS, mutable="intermediates")
     np.testing.assert_allclose(recorded, expected, atol=1e-5)
     maps = jax.tree.leaves(sown)
-    attends = "attention" in name or "transformer" in name
-    assert bool(maps) == attends
-    if not attends:
+    assert bool(maps) == attends(name)
+    if not maps:
         return
     for weights in maps:
         total = weights.sum(-1)  # 1, or 0 for a padded query of the encoder
@@ -192,8 +210,7 @@ def test_bfloat16_stays_close_to_float32(kind, name):
     inputs_BT, source_BS = tokens(3, LENGTH), sources()
     model, variables = make(block_of(kind, name))
     expected = whole(model, variables, inputs_BT, source_BS)
-    model, _ = make(block_of(kind, name), dtype="bfloat16")
-    found = whole(model, variables, inputs_BT, source_BS)
+    found = whole(model.clone(dtype="bfloat16"), variables, inputs_BT, source_BS)
     assert found.dtype == jnp.float32
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
     assert np.abs(found - expected).mean() < 0.05 * np.abs(expected).max()
