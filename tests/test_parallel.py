@@ -37,13 +37,14 @@ class TinyTranslation:
         return token_sums(model, variables, inputs, batch, key, train, 0.1)
 
 
-def run(name, *, dropout_rate=0.0, steps=3, batches=None, accumulate=1, **options) -> dict:
-    """A few steps; returns parameters, loss and gradient norm on the host."""
+@functools.cache
+def programs(name, dropout_rate, accumulate, options) -> tuple:
+    """(strategy, first state, its shardings, train step, evaluation), each compiled once."""
     block = {"strategy": "pmap", "num_devices": 1, "mesh": (0, 1, 1), "canonical_shards": 0}
-    block |= options
+    block |= dict(options)
     model = models.build({**SEQ2SEQ[name], "dropout_rate": dropout_rate}, VOCAB)
     optimizer, schedule = build_optimizer(
-        {"name": "sgd", "learning_rate": 0.1, "schedule": {"name": "constant"}}, steps
+        {"name": "sgd", "learning_rate": 0.1, "schedule": {"name": "constant"}}, 3
     )
     task, strategy = TinyTranslation(), parallel.build_strategy(block, accumulate)
 
@@ -59,16 +60,26 @@ def run(name, *, dropout_rate=0.0, steps=3, batches=None, accumulate=1, **option
         accumulate=accumulate,
         shards=block["canonical_shards"],
     )
-    state, compiled = strategy.init(init), strategy.train_step(step)
-    records = []
-    for i in range(steps):
-        batch = (batches or task.batch)(i)
-        state, record = compiled(state, strategy.put(batch), jax.random.key(1))
-        records.append(jax.device_get(record))
     eval_step = strategy.eval_step(
         lambda params, batch: task.loss(model, {"params": params}, batch, None, False)
     )
-    evaluated = eval_step(state.params, strategy.put(task.batch(50)))
+    first = strategy.init(init)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, first)
+    return strategy, jax.device_get(first), shardings, strategy.train_step(step), eval_step
+
+
+def run(name, *, dropout_rate=0.0, steps=3, batches=None, accumulate=1, **options) -> dict:
+    """A few steps; returns parameters, loss and gradient norm on the host."""
+    found = programs(name, dropout_rate, accumulate, tuple(options.items()))
+    strategy, first, shardings, train_on, evaluate = found
+    # A copy: training gives the buffers of the state away.
+    state, records = jax.device_put(first, shardings, may_alias=False), []
+    batch_of = TinyTranslation().batch
+    for i in range(steps):
+        batch = strategy.put((batches or batch_of)(i))
+        state, record = train_on(state, batch, jax.random.key(1))
+        records.append(jax.device_get(record))
+    evaluated = evaluate(state.params, strategy.put(batch_of(50)))
     return jax.device_get({"state": state, "records": records, "evaluated": evaluated})
 
 
