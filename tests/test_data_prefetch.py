@@ -14,7 +14,7 @@ def threads():
 
 
 def wait_until(condition):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 100
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert condition()

@@ -87,4 +87,4 @@ with StopFlag() as stop:
             assert process.stdout is not None
             process.stdout.readline()
             process.send_signal(number)
-            assert process.wait(timeout=10) == 75
+            assert process.wait(timeout=120) == 75
