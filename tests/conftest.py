@@ -94,6 +94,14 @@ def _bounded_memory() -> Iterator[None]:
             ctypes.CDLL("libc.so.6").malloc_trim(0)  # free memory goes back to the system
 
 
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Run directories to translate with, by name; a test that changes one works on a copy."""
+    from translate_cases import make_runs
+
+    return make_runs(tmp_path_factory.mktemp("runs"))
+
+
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     """A data folder (prepared data sets, token caches) that belongs to one test."""

@@ -91,7 +91,7 @@ def test_the_same_weights_give_the_same_loss_and_gradient_in_pytorch(name, rows_
         sums = task.loss(model, {"params": params}, batch, jax.random.key(1), train=True)
         return sums["loss"][0] / sums["loss"][1]
 
-    expected, gradient = jax.value_and_grad(loss)(params)
+    expected, gradient = jax.jit(jax.value_and_grad(loss))(params)
 
     peer = build.model_for(workload)
     build.copy_parameters(peer, params)
@@ -151,7 +151,7 @@ def test_hugging_face_writes_the_same_translations_with_the_same_weights():
             attention_mask=(source != 0).long(),
             decoder_input_ids=torch.from_numpy(inputs_BT).long(),
         ).logits.numpy()
-    expected = search.model.apply(search.variables, source_BS, inputs_BT)
+    expected = jax.jit(search.model.apply)(search.variables, source_BS, inputs_BT)
     np.testing.assert_allclose(logits, expected, atol=2e-4)
     theirs_BT = hugging_face.generate(peer, source_BS, translation.NUM_BEAMS, 8)
     same = int((theirs_BT == search()).all(axis=1).sum())

@@ -8,22 +8,16 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from translate_cases import LINES, REPO, digest, make_run, make_runs, params_of, run_command
+from translate_cases import LINES, REPO, digest, make_run, params_of, run_command
 
 import data
 import trained
 from experiments import translate
 from tasks.search import Translator
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> dict[str, Path]:
-    return make_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.parametrize("name", ["transformer", "lstm-attention", "lstm"])

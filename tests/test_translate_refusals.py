@@ -5,14 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from translate_cases import digest, make_runs, run_command
+from translate_cases import digest, run_command
 
 import trained
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> dict[str, Path]:
-    return make_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture
