@@ -66,6 +66,25 @@ SEQ2SEQ = {
         "remat": True,
         **RECURRENT,
     },
+    "lstm-attention-luong": {
+        "name": "recurrent_seq2seq",
+        "encoder": "reversed",
+        "num_decoder_layers": 2,
+        "attention": "multi_head",
+        "num_heads": 2,
+        "context_to": "output",
+        "input_feeding": True,
+        **RECURRENT,
+    },
+    "lstm-attention-convolutional": {
+        "name": "recurrent_seq2seq",
+        "encoder": "convolutional",
+        "num_encoder_layers": 2,
+        "attention": "dot",
+        "context_to": "output",
+        **RECURRENT,
+    },
+    "lstm-attention-coverage": {"name": "recurrent_seq2seq", "coverage": True, **RECURRENT},
 }
 
 

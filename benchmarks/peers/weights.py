@@ -94,8 +94,9 @@ def copy_lstm_attention(peer: LSTMAttentionSeq2Seq, params: Tree) -> None:
     _set_lstm(peer.encoder, layer["forward"]["unit"], "_l0")
     _set_lstm(peer.encoder, layer["backward"]["unit"], "_l0_reverse")
     set_linear(peer.bridge, params["bridge"])
-    _set(peer.attention.query.weight, np.asarray(decoder["query"]).T)
-    set_linear(peer.attention.key, decoder["key"])
-    _set(peer.attention.score.weight, np.asarray(decoder["v"])[None])
+    score = decoder["score"]
+    _set(peer.attention.query.weight, np.asarray(score["query"]).T)
+    set_linear(peer.attention.key, score["key"])
+    _set(peer.attention.score.weight, np.asarray(score["v"])[None])
     _set_lstm(peer.cell, decoder["unit"], fed=2 * peer.encoder.hidden_size)
     set_linear(peer.readout, params["readout"])

@@ -1,100 +1,128 @@
-"""A recurrent decoder that looks back at the source before each step."""
+"""A recurrent decoder that looks at the source at every step, with any score."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.layers import Dense
+from models.attention.scores import Score, ScoreOptions
+from models.attention.scores.base import matrix
 from models.recurrent.cells import CELLS, Linear
 from models.recurrent.scan import hoisted_scan
 
 Array = jax.Array
-Carry = Any
+Carry = dict[str, Any]
 
 
-def additive_attention(
-    query_BA: Array, keys_BSA: Array, v_A: Array, values_BSD: Array, valid_BS: Array
-) -> tuple[Array, Array]:
-    """softmax(v^T tanh(W s + U h)) h (Bahdanau et al. 2015, appendix A.1.2).
+@functools.cache  # made once: hoisted_scan compiles anew for each function object
+def attending_step(cell: str, score: type[Score], context_to: str, feeds: bool) -> Any:
+    """step(linear, shared, carry, gates) -> (carry, (outputs to read, weights_BHS)).
 
-    Args:
-        query_BA: W s of the decoder's state.
-        keys_BSA: U h of the encoder's states, computed once for all steps.
-        v_A: the vector that turns a hidden layer into a score.
-        values_BSD: the encoder's states.
-        valid_BS: above 0 where the source has a token.
-
-    Returns:
-        (context_BD, weights_BS). A source without tokens gets a context of zeros.
+    The carry is {"cell": the cell's own, "score": the score's, "fed": the last attended
+    state where it is fed back}.
     """
-    scores_BS = jnp.tanh(keys_BSA + query_BA[:, None]) @ v_A
-    weights_BS = jax.nn.softmax(scores_BS.astype(jnp.float32), axis=-1, where=valid_BS > 0)
-    weights_BS = weights_BS.astype(values_BSD.dtype)
-    return jnp.einsum("bs,bsd->bd", weights_BS, values_BSD), weights_BS
+    advance = CELLS[cell].advance
 
+    def look(linear: Linear, shared: dict, state: dict, query_BQ: Array) -> tuple:
+        context_BHK, weights_BHS, state = score.attend(linear, shared, state, query_BQ)
+        context_BHK = context_BHK * shared["head_mask"][:, None]
+        return context_BHK.reshape(query_BQ.shape[0], -1), weights_BHS, state
 
-def _attending_step(advance: Any) -> Any:
-    """One step of Bahdanau's decoder: look with the last state, then feed the context in."""
+    def look_then_advance(linear: Linear, shared: dict, carry: Carry, gates: Array) -> tuple:
+        last_BQ = carry["cell"][-1]
+        context_BD, weights_BHS, state = look(linear, shared, carry["score"], last_BQ)
+        fed = jnp.concatenate([last_BQ, context_BD], axis=-1)
+        cell = advance(linear, carry["cell"], gates, fed)
+        return {"cell": cell, "score": state}, ((cell[-1], context_BD), weights_BHS)
 
-    def step(linear: Linear, shared: dict, carry: Carry, gates: Array) -> tuple[Carry, tuple]:
-        query_BA = linear("query", carry[-1])
-        context_BD, weights_BS = additive_attention(
-            query_BA, shared["keys"], shared["v"], shared["values"], shared["valid"]
-        )
-        context_BD = context_BD * shared["head_mask"]
-        carry = advance(linear, carry, gates, jnp.concatenate([carry[-1], context_BD], axis=-1))
-        return carry, (carry[-1], context_BD, weights_BS)
+    def advance_then_look(linear: Linear, shared: dict, carry: Carry, gates: Array) -> tuple:
+        fed = carry["cell"][-1]
+        if feeds:
+            fed = jnp.concatenate([fed, carry["fed"]], axis=-1)
+        cell = advance(linear, carry["cell"], gates, fed)
+        context_BD, weights_BHS, state = look(linear, shared, carry["score"], cell[-1])
+        both = jnp.concatenate([context_BD, cell[-1]], axis=-1)
+        attended_BQ = jnp.tanh(linear("combine", both))
+        carry = {"cell": cell, "score": state} | ({"fed": attended_BQ} if feeds else {})
+        return carry, ((attended_BQ,), weights_BHS)
 
-    return step
-
-
-STEPS = {name: _attending_step(cell.advance) for name, cell in CELLS.items()}
+    return look_then_advance if context_to == "cell" else advance_then_look
 
 
 class AttentionDecoder(nn.Module):
-    """A recurrent layer whose cell reads [x_t; c_t], c_t by additive attention from s_{t-1}.
+    """A recurrent layer that reads x_t and a context c_t of the source.
 
-    The alignment is one head: its weights are sown as (B, 1, T, S) under 'intermediates',
-    and the variable head_mask_H (H = 1) of collection 'ablation' scales the context.
+      context_to="cell":   c_t from s_{t-1}, s_t = cell([x_t; c_t])       (Bahdanau et al. 2015)
+      context_to="output": s_t = cell(x_t), c_t from s_t, h~_t = tanh(W [c_t; s_t]), and with
+                           input_feeding s_t = cell([x_t; h~_{t-1}])      (Luong et al. 2015)
+
+    The weights are sown as (B, H, T, S) under 'intermediates', and the variable
+    head_mask_H of collection 'ablation' scales the context of each head; scores have one
+    head, but for multi_head.
+
+    Attributes:
+        score: the class of models.attention.scores.
+        keys_size, values_size: widths of what memory() is given.
     """
 
     hidden_size: int
+    keys_size: int
     values_size: int
+    score: type[Score]
+    score_options: ScoreOptions = ScoreOptions()
+    context_to: str = "cell"
+    input_feeding: bool = False
     cell: str = "lstm"
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
         hidden = self.hidden_size
-        self.unit = CELLS[self.cell](hidden, hidden + self.values_size, dtype=self.dtype)
-        self.key = Dense((hidden,), ("embed", "hidden"), dtype=self.dtype)
-        named = nn.with_logical_partitioning
-        xavier = nn.initializers.xavier_uniform()
-        self.query = self.param("query", named(xavier, ("hidden", "mlp")), (hidden, hidden))
-        self.v = self.param("v", named(nn.initializers.normal(hidden**-0.5), ("mlp",)), (hidden,))
+        widths = (hidden, self.keys_size, self.values_size)
+        self.scorer = self.score(*widths, self.score_options, dtype=self.dtype, name="score")
+        fed = self.values_size if self.context_to == "cell" else hidden * self.input_feeding
+        self.unit = CELLS[self.cell](hidden, hidden + fed, dtype=self.dtype)
+        if self.context_to == "output":
+            shape = (self.values_size + hidden, hidden)
+            self.combine = matrix(self, "combine", ("hidden", "mlp"), shape)
 
-    def memory(self, values_BSD: Array, valid_BS: Array) -> dict[str, Array]:
+    @nn.nowrap
+    def init_carry(self, cell_carry: Any, valid_BS: Array) -> Carry:
+        """What the first step reads, given the state that the cell begins with."""
+        carry = {"cell": cell_carry, "score": self.score.init_state(valid_BS, self.dtype)}
+        if self.input_feeding:
+            carry["fed"] = jnp.zeros_like(cell_carry[-1])
+        return carry
+
+    def memory(self, keys_BSD: Array, values_BSD: Array, valid_BS: Array) -> dict[str, Array]:
         """What every step reads of the source; batch first."""
-        return {
-            "keys": self.key(values_BSD),
-            "values": values_BSD,
-            "valid": valid_BS.astype(self.dtype),
-        }
+        return self.scorer.memory(keys_BSD, values_BSD) | {"valid": valid_BS.astype(self.dtype)}
 
     def _shared(self, memory: dict[str, Array]) -> dict[str, Array]:
         mask_H = jnp.ones(1, self.dtype)
         if self.has_variable("ablation", "head_mask"):
             mask_H = self.get_variable("ablation", "head_mask").astype(self.dtype)
-        return {**memory, "v": self.v.astype(self.dtype), "head_mask": mask_H}
+        return {**memory, **self.scorer.shared(), "head_mask": mask_H}
 
     def _weights(self) -> dict[str, Array]:
-        return {**self.unit.weights(), "query": self.query.astype(self.dtype)}
+        weights = {**self.unit.weights(), **self.scorer.weights()}
+        if self.context_to == "output":
+            weights["combine"] = self.combine.astype(self.dtype)
+        return weights
 
-    def __call__(self, x_TBE: Array, memory: dict, carry: Carry) -> tuple[Carry, Array, Array]:
-        """Whole target; returns (carry, states (T, B, hidden_size), contexts (T, B, D))."""
-        carry, (h_TBH, context_TBD, weights_TBS) = hoisted_scan(
-            STEPS[self.cell],
+    @nn.nowrap
+    def _step(self) -> Any:
+        return attending_step(self.cell, self.score, self.context_to, self.input_feeding)
+
+    def __call__(self, x_TBE: Array, memory: dict, carry: Carry) -> tuple[Carry, tuple[Array, ...]]:
+        """Whole target.
+
+        Returns:
+            (carry, outputs): (s_TBH, c_TBD) or (h~_TBH,), the first of which goes on upwards.
+        """
+        carry, (outputs, weights_TBHS) = hoisted_scan(
+            self._step(),
             False,
             self._weights(),
             self._shared(memory),
@@ -102,21 +130,17 @@ class AttentionDecoder(nn.Module):
             self.unit.inputs(x_TBE),
         )
         if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "weights", weights_TBS.transpose(1, 0, 2)[:, None])
-        return carry, h_TBH, context_TBD
+            self.sow("intermediates", "weights", weights_TBHS.transpose(1, 2, 0, 3))
+        return carry, outputs
 
-    def step(self, carry: Carry, x_RE: Array, memory: dict) -> tuple[Carry, Array, Array]:
+    def step(self, carry: Carry, x_RE: Array, memory: dict) -> tuple[Carry, tuple[Array, ...]]:
         """One target token with the same parameters, for R / B hypotheses of each row."""
         weights, gates_RG = self._weights(), self.unit.inputs(x_RE)
-        batch_size = memory["keys"].shape[0]
+        batch_size, shared, step = memory["valid"].shape[0], self._shared(memory), self._step()
 
-        def advance(carry: Carry, gates_BG: Array) -> tuple[Carry, tuple]:
-            shared = self._shared(memory)
-            return STEPS[self.cell](lambda name, h: h @ weights[name], shared, carry, gates_BG)
+        def advance(carry: Carry, gates_BG: Array) -> tuple:
+            return step(lambda name, h: h @ weights[name], shared, carry, gates_BG)
 
         by_row = jax.tree.map(lambda x: x.reshape(batch_size, -1, x.shape[-1]), (carry, gates_RG))
-        found = jax.vmap(advance, in_axes=1, out_axes=1)(*by_row)
-        carry, (h_RH, context_RD, _) = jax.tree.map(
-            lambda x: x.reshape(x_RE.shape[0], *x.shape[2:]), found
-        )
-        return carry, h_RH, context_RD
+        carry, (outputs, _) = jax.vmap(advance, in_axes=1, out_axes=1)(*by_row)
+        return jax.tree.map(lambda x: x.reshape(x_RE.shape[0], -1), (carry, outputs))

@@ -6,79 +6,206 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.attention.scores import COVERED, SCORES, ScoreOptions
+from models.convolutional.encoder import ConvolutionalEncoder
 from models.layers import DTYPES, Dense, logits
 from models.recurrent.base import Recurrent
+from models.recurrent.cells import CELLS
 from models.recurrent.decoder import AttentionDecoder
-from models.recurrent.layer import BidirectionalLayer
-from registry import PositiveInt
+from models.recurrent.layer import BidirectionalLayer, RecurrentLayer
+from registry import ConfigError, PositiveInt
 
 Array = jax.Array
 
 
 class RecurrentSeq2Seq(Recurrent):
-    """Bidirectional encoder and recurrent decoder with one vocabulary for both sides.
+    """Recurrent encoder and decoder with one vocabulary for both sides.
 
-    attention="none": the decoder starts from the encoder's last state and sees nothing
-    else of the source (Sutskever et al. 2014; Cho et al. 2014).
-    attention="additive": it looks back before each step (Bahdanau et al. 2015).
+    Attributes:
+        encoder: reads the source from both ends, from its first word ("forward") or from
+            its last ("reversed": the source turned round, Sutskever et al. 2014); or sees
+            neighbours and places ("convolutional", Gehring et al. 2016).
+        attention: "none": the decoder starts from the encoder's last state and sees nothing
+            else of the source (Sutskever et al. 2014; Cho et al. 2014). Others look at it in
+            every step; models/attention/scores has their formulas.
+        context_to: what the context is given to: the "cell" of the first decoder layer, with
+            the word (Bahdanau et al. 2015), or its "output", that of the last layer (Luong
+            et al. 2015), which input_feeding gives back to that layer in the next step.
+        coverage: the score reads what each position has had of attention so far (See et
+            al. 2017).
+        num_heads: of multi_head.
+        window_radius: of local_m and local_p.
+        max_positions: source positions that location and a convolutional encoder tell apart.
+        kernel_size: neighbours that a layer of a convolutional encoder sees.
     """
 
     kind = "seq2seq"
     num_encoder_layers: PositiveInt = 1
     num_decoder_layers: PositiveInt = 1
-    attention: Literal["none", "additive"] = "additive"
+    encoder: Literal["bidirectional", "forward", "reversed", "convolutional"] = "bidirectional"
+    attention: Literal[
+        "none",
+        "additive",
+        "concat",
+        "dot",
+        "general",
+        "local_m",
+        "local_p",
+        "location",
+        "multi_head",
+        "one_layer",
+        "scaled_dot",
+    ] = "additive"
+    context_to: Literal["cell", "output"] = "cell"
+    input_feeding: bool = False
+    coverage: bool = False
+    num_heads: PositiveInt = 1
+    window_radius: PositiveInt = 10
+    max_positions: PositiveInt = 256
+    kernel_size: PositiveInt = 3
+
+    def _check(self) -> None:
+        chosen = f"config.model.attention is {self.attention!r}, but"
+        if self.num_heads > 1 and self.attention != "multi_head":
+            raise ConfigError(f"{chosen} num_heads={self.num_heads} needs 'multi_head'.")
+        if self.coverage and self.attention not in COVERED:
+            raise ConfigError(f"{chosen} coverage needs one of: {', '.join(COVERED)}.")
+        if self.attention == "none" and self.context_to == "output":
+            raise ConfigError(f"{chosen} context_to='output' needs attention.")
+        if self.input_feeding and self.context_to != "output":
+            raise ConfigError(
+                "config.model.input_feeding needs config.model.context_to='output': "
+                "a cell that is given the context has it already."
+            )
 
     def setup(self) -> None:
+        self._check()
         self._setup_embeddings()
         dtype, hidden = DTYPES[self.dtype], self.hidden_size
-        layer = nn.remat(BidirectionalLayer) if self.remat else BidirectionalLayer
-        self.encoder = [layer(hidden, dtype=dtype) for _ in range(self.num_encoder_layers)]
+        self._setup_encoder()
         self.bridge = Dense((self.num_decoder_layers * hidden,), ("hidden", "embed"), dtype=dtype)
         attends = self.attention != "none"
         if attends:
-            first = nn.remat(AttentionDecoder) if self.remat else AttentionDecoder
-            self.attention_decoder = first(hidden, 2 * hidden, dtype=dtype)
+            decoder = nn.remat(AttentionDecoder) if self.remat else AttentionDecoder
+            width = 2 * hidden if self.encoder == "bidirectional" else hidden
+            self.attention_decoder = decoder(
+                hidden,
+                width,
+                width,
+                (COVERED if self.coverage else SCORES)[self.attention],
+                ScoreOptions(self.num_heads, self.window_radius, self.max_positions),
+                self.context_to,
+                self.input_feeding,
+                dtype=dtype,
+            )
         if self.num_decoder_layers > attends:
             self.decoder = self._stack(self.num_decoder_layers - attends)
+
+    def _setup_encoder(self) -> None:
+        """What reads the source, under names of their own: `encoder` is the option."""
+        dtype, options, num_layers = DTYPES[self.dtype], {}, self.num_encoder_layers
+        if self.encoder == "convolutional":
+            reader = nn.remat(ConvolutionalEncoder, static_argnums=(3,))
+            self.convolutions = (reader if self.remat else ConvolutionalEncoder)(
+                self.hidden_size,
+                num_layers,
+                self.kernel_size,
+                self.max_positions,
+                self.dropout_rate,
+                dtype,
+            )
+            return
+        layer = BidirectionalLayer if self.encoder == "bidirectional" else RecurrentLayer
+        if layer is RecurrentLayer:
+            options = {"reverse": self.encoder == "reversed"}
+        layer = nn.remat(layer) if self.remat else layer
+        self.reader = [
+            layer(self.hidden_size, **options, dtype=dtype, name=f"encoder_{i}")
+            for i in range(num_layers)
+        ]
 
     def encode(self, source_BS: Array, train: bool = False) -> dict[str, Array]:
         """Reads the source (0 is padding).
 
-        Returns {"x": states (B, S, 2 * hidden_size), "segments": 1 at tokens (B, S),
-        "last": the last states of both directions (B, 2 * hidden_size)}.
+        Returns {"x": states (B, S, D), "keys": what scores compare with (B, S, D), "segments":
+        1 at tokens (B, S), "last": the last states (B, D)}, where D is 2 * hidden_size if both
+        directions are read. Keys are the states, and the last state is the last, but for a
+        convolutional encoder: it has keys of its own, and the mean of its states.
         """
         valid_SB = (source_BS != 0).T
+        segments_BS = valid_SB.T.astype(jnp.int32)
         x_SBD = jnp.where(valid_SB[:, :, None], self._embed(source_BS, train), 0)
-        for i, layer in enumerate(self.encoder):
+        if self.encoder == "convolutional":
+            keys_BSD, x_BSD = self.convolutions(x_SBD.transpose(1, 0, 2), valid_SB.T, train)
+            num_words_B1 = jnp.maximum(segments_BS.sum(1, keepdims=True), 1).astype(x_BSD.dtype)
+            last_BD = x_BSD.sum(1) / num_words_B1
+            return {"x": x_BSD, "keys": keys_BSD, "segments": segments_BS, "last": last_BD}
+        for i, layer in enumerate(self.reader):
             x_SBD = self.dropout(x_SBD, train) if i else x_SBD
             ends, x_SBD = layer(x_SBD, valid_SB)
-        x_SBD = jnp.where(valid_SB[:, :, None], x_SBD, 0)
+        x_BSD = jnp.where(valid_SB[:, :, None], x_SBD, 0).transpose(1, 0, 2)
+        ends = ends if self.encoder == "bidirectional" else (ends,)
         last_BD = jnp.concatenate([end[-1] for end in ends], axis=-1)
-        segments_BS = valid_SB.T.astype(jnp.int32)
-        return {"x": x_SBD.transpose(1, 0, 2), "segments": segments_BS, "last": last_BD}
+        return {"x": x_BSD, "keys": x_BSD, "segments": segments_BS, "last": last_BD}
 
     def _start(self, encoded: dict) -> list:
-        """The decoder's states before the first token: h = tanh(W last), c = 0."""
+        """The decoder's states before the first token: h = tanh(W last), the rest 0."""
         h_BX = jnp.tanh(self.bridge(encoded["last"]))
         states = jnp.split(h_BX, self.num_decoder_layers, axis=-1)
-        return [(jnp.zeros_like(h), h) for h in states]
+        zeros = CELLS["lstm"].init_carry(h_BX.shape[0], self.hidden_size, h_BX.dtype)
+        carries: list = [(*zeros[:-1], h) for h in states]
+        if self.attention != "none":
+            i = self._attending_layer()
+            carries[i] = self.attention_decoder.init_carry(carries[i], encoded["segments"])
+        return carries
+
+    @nn.nowrap
+    def _attending_layer(self) -> int:
+        return 0 if self.context_to == "cell" else -1
 
     def _memory(self, encoded: dict) -> dict[str, Array]:
         if self.attention == "none":
             return {}
-        return self.attention_decoder.memory(encoded["x"], encoded["segments"])
+        return self.attention_decoder.memory(encoded["keys"], encoded["x"], encoded["segments"])
+
+    def _run(self, x: Array, carries: list, attend: Any, stack: Any) -> tuple[list, list[Array]]:
+        """All layers of the decoder in their order, whole or one step.
+
+        Args:
+            attend: (carry, x) -> (carry, outputs) of the layer that looks at the source.
+            stack: (carries, x) -> (carries, outputs) of the others.
+
+        Returns:
+            (new carries, what the readout reads).
+        """
+        carries = list(carries)
+        if self.attention == "none":
+            carries, h = stack(carries, x)
+            return carries, [h, x]
+        attending = carries.pop(self._attending_layer())
+        if self.context_to == "cell":
+            attending, (h, context) = attend(attending, x)
+            if carries:
+                carries, h = stack(carries, h)
+            return [attending, *carries], [h, x, context]
+        h = x
+        if carries:
+            carries, h = stack(carries, h)
+        attending, (attended,) = attend(attending, h)
+        return [*carries, attending], [attended]
 
     def _decode_features(self, encoded: dict, inputs_BT: Array, train: bool) -> Array:
+        memory = self._memory(encoded)
+
+        def attend(carry: Any, x_TBE: Array) -> tuple:
+            return self.attention_decoder(x_TBE, memory, carry)
+
+        def stack(carries: list, x_TBE: Array) -> tuple:
+            return self.decoder(x_TBE, train, None, carries)
+
         x_TBE = self._embed(inputs_BT, train)
-        carries, h_TBH, parts = self._start(encoded), x_TBE, [x_TBE]
-        if self.attention != "none":
-            _, h_TBH, context_TBD = self.attention_decoder(
-                h_TBH, self._memory(encoded), carries.pop(0)
-            )
-            parts.append(context_TBD)
-        if carries:
-            _, h_TBH = self.decoder(h_TBH, train, None, carries)
-        return self._read([h_TBH, *parts], train).transpose(1, 0, 2)
+        _, parts = self._run(x_TBE, self._start(encoded), attend, stack)
+        return self._read(parts, train).transpose(1, 0, 2)
 
     def decode(self, encoded: dict, inputs_BT: Array, train: bool = False) -> Array:
         """Logits of the next target token at each place, (B, T, vocab_size)."""
@@ -98,15 +225,16 @@ class RecurrentSeq2Seq(Recurrent):
 
     def step(self, carry: dict[str, Any], token_R: Array) -> tuple[dict[str, Any], Array]:
         """Reads one target token a hypothesis; returns the new carry and logits_RV."""
-        carries, memory = list(carry["state"]["layers"]), carry["memory"]
-        x_RE = self.embed(token_R)
-        h_RH, parts, new = x_RE, [x_RE], []
-        if self.attention != "none":
-            state, h_RH, context_RD = self.attention_decoder.step(carries.pop(0), h_RH, memory)
-            parts.append(context_RD)
-            new.append(state)
-        if carries:
-            states, h_RH = self.decoder.step(carries, h_RH)
-            new.extend(states)
-        carry = {"state": {"layers": new}, "memory": memory}
-        return carry, logits(self._read([h_RH, *parts]), self.output_layer())
+        memory = carry["memory"]
+
+        def attend(carry: Any, x_RE: Array) -> tuple:
+            return self.attention_decoder.step(carry, x_RE, memory)
+
+        layers, parts = self._run(
+            self.embed(token_R), carry["state"]["layers"], attend, self._step_stack
+        )
+        carry = {"state": {"layers": layers}, "memory": memory}
+        return carry, logits(self._read(parts), self.output_layer())
+
+    def _step_stack(self, carries: list, x_RE: Array) -> tuple:
+        return self.decoder.step(carries, x_RE)

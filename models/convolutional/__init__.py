@@ -1,0 +1,1 @@
+"""Convolution over time: an encoder for the recurrent decoder, and ConvS2S."""
