@@ -16,7 +16,8 @@ from registry import unknown
 
 # tiny: for tests and toys. small: minutes on two CPU cores. base: the sizes of the papers
 # (Vaswani et al. 2017; Bahdanau et al. 2015, 620 and 1000 rounded up to multiples of 128;
-# Zaremba et al. 2014 for the recurrent language model). Within a size, the families differ
+# Zaremba et al. 2014 for the recurrent language model; Gehring et al. 2017, as many layers as
+# come to the size of the others). Within a size, the families differ
 # by less than a factor of 1.5 in parameters without embeddings (a test counts them).
 TRANSFORMER_SIZES = {
     "tiny": {"d_model": 64, "num_heads": 2, "d_ff": 256},
@@ -35,11 +36,21 @@ LSTM_ATTENTION_SIZES = {
 LSTM_SIZES = LSTM_ATTENTION_SIZES | {"base": (640, 1024, 1, 2)}
 LM_LSTM_SIZES = {"tiny": (64, 64, 2), "small": (256, 512, 2), "base": (640, 1024, 2)}
 
+# Size: embedding, hidden, layers of the encoder, layers of the decoder; all see three words.
+CONVOLUTIONAL_SIZES = {
+    "tiny": (64, 96, 2, 2),
+    "small": (256, 256, 4, 3),
+    "base": (512, 512, 10, 8),
+}
+
+
+def _sized(sizes: tuple[int, int, int, int]) -> dict[str, int]:
+    names = ("embedding_size", "hidden_size", "num_encoder_layers", "num_decoder_layers")
+    return dict(zip(names, sizes, strict=True))
+
 
 def _recurrent(attention: str, sizes: tuple[int, int, int, int]) -> dict[str, Any]:
-    names = ("embedding_size", "hidden_size", "num_encoder_layers", "num_decoder_layers")
-    sized = dict(zip(names, sizes, strict=True))
-    return {"name": "recurrent_seq2seq", **sized, "attention": attention}
+    return {"name": "recurrent_seq2seq", **_sized(sizes), "attention": attention}
 
 
 def _seq2seq() -> dict[str, dict[str, Any]]:
@@ -51,6 +62,8 @@ def _seq2seq() -> dict[str, dict[str, Any]]:
         blocks[f"transformer-{size}"] = {"name": "transformer_seq2seq", **width, **both}
         blocks[f"lstm-attention-{size}"] = _recurrent("additive", LSTM_ATTENTION_SIZES[size])
         blocks[f"lstm-{size}"] = _recurrent("none", LSTM_SIZES[size])
+        convolutional = {"name": "convolutional_seq2seq", **_sized(CONVOLUTIONAL_SIZES[size])}
+        blocks[f"conv-{size}"] = convolutional
     return blocks
 
 

@@ -84,6 +84,13 @@ SEQ2SEQ = {
         "context_to": "output",
         **RECURRENT,
     },
+    "convolutional-attention": {
+        "name": "convolutional_seq2seq",
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 2,
+        "kernel_size": 4,  # two layers see all of the six words of the causal test
+        **RECURRENT,
+    },
     "lstm-attention-coverage": {"name": "recurrent_seq2seq", "coverage": True, **RECURRENT},
 }
 
