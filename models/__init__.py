@@ -25,12 +25,14 @@ import jax.numpy as jnp
 
 import registry
 from models.convolutional.seq2seq import ConvolutionalSeq2Seq
+from models.memory_network import MemoryNetwork
 from models.recurrent.language_model import RecurrentLM
 from models.recurrent.seq2seq import RecurrentSeq2Seq
 from models.transformer.models import TransformerLM, TransformerSeq2Seq
 
 MODELS: dict[str, type[nn.Module]] = {
     "convolutional_seq2seq": ConvolutionalSeq2Seq,
+    "memory_network": MemoryNetwork,
     "recurrent_lm": RecurrentLM,
     "recurrent_seq2seq": RecurrentSeq2Seq,
     "transformer_lm": TransformerLM,

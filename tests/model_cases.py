@@ -91,6 +91,13 @@ SEQ2SEQ = {
         "kernel_size": 4,  # two layers see all of the six words of the causal test
         **RECURRENT,
     },
+    "memory-attention": {
+        "name": "memory_network",
+        "embedding_size": 12,
+        "num_hops": 2,
+        "max_sentences": 3,
+        "separator": 9,
+    },
     "lstm-attention-coverage": {"name": "recurrent_seq2seq", "coverage": True, **RECURRENT},
 }
 

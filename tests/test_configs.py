@@ -13,7 +13,7 @@ from errors import ConfigError
 from training import schema
 from training.config_files import load_config
 
-CONFIGS = ("translation", "language_model", "synthetic")
+CONFIGS = ("translation", "language_model", "synthetic", "memory_network")
 
 
 def settings_of(config, *overrides):
@@ -44,6 +44,7 @@ def test_every_string_of_a_sweep_is_a_valid_config(name):
         assert small["num_steps"] <= 5
         assert small["task"]["source"]["name"] in (
             *("copy", "reverse", "sort", "addition"),
+            "supporting_facts",
             "toy_language",
         )
         assert small["model"]["name"] == whole["model"]["name"]

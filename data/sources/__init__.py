@@ -10,6 +10,7 @@ from data.sources.bible import Bible
 from data.sources.folder import Folder
 from data.sources.prepared import PreparedTFDS
 from data.sources.pronunciations import Pronunciations
+from data.sources.supporting_facts import SupportingFacts
 from data.sources.synthetic import Addition, Copy, Reverse, Sort
 from data.sources.toy_language import ToyLanguage
 
@@ -21,6 +22,7 @@ SOURCES: dict[str, type[Source]] = {
     "pronunciations": Pronunciations,
     "reverse": Reverse,
     "sort": Sort,
+    "supporting_facts": SupportingFacts,
     "tfds": PreparedTFDS,
     "toy_language": ToyLanguage,
 }

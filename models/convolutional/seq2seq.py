@@ -7,10 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attention import dot_product_attention
+from models.attention import BareAttention
 from models.convolutional.layers import HALF, NormedDense, centred_windows, gated, windows
 from models.layers import DTYPES, Dropout, Embed, OutputLayer, logits
-from models.masks import cross_mask
 from registry import PositiveInt, Rate
 
 Array = jax.Array
@@ -56,8 +55,7 @@ class DecoderLayer(nn.Module):
       x' = ((h + W c + b) sqrt(0.5) + x) sqrt(0.5)
 
     g is the embedded target, z and v are the encoder's output without and with its input,
-    and m is the number of source words: a mean of m has 1/m of the variance. The weights
-    are sown, and head_mask_H (H = 1) of collection 'ablation' scales c.
+    and m is the number of source words: a mean of m has 1/m of the variance.
     """
 
     options: LayerOptions
@@ -67,6 +65,7 @@ class DecoderLayer(nn.Module):
         self.convolution = options.dense(2 * options.hidden_size, 4.0)
         self.query = options.dense(options.embedding_size)
         self.out = options.dense(options.hidden_size)
+        self.attention = BareAttention()
         self.dropout = Dropout(options.dropout_rate)
 
     def __call__(
@@ -81,22 +80,12 @@ class DecoderLayer(nn.Module):
         padded_RLF = jnp.concatenate([past_RWF, self.dropout(x_RTF, train)], axis=1)
         h_RTF = gated(self.convolution(windows(padded_RLF, width)))
         query_RTE = (self.query(h_RTF) + target_RTE) * HALF
-        h_RTF = (h_RTF + self.out(self._look(query_RTE, memory))) * HALF
+        keys_BSE, values_BSE, segments_BS = (memory[n] for n in ("keys", "values", "segments"))
+        num_words_B = (segments_BS != 0).sum(1).astype(values_BSE.dtype)
+        values_BSE = values_BSE * jnp.sqrt(num_words_B)[:, None, None]
+        context_RTE = self.attention(query_RTE, keys_BSE, values_BSE, segments_BS)
+        h_RTF = (h_RTF + self.out(context_RTE)) * HALF
         return (h_RTF + x_RTF) * HALF, padded_RLF[:, padded_RLF.shape[1] - (width - 1) :]
-
-    def _look(self, query_RTE: Array, memory: Arrays) -> Array:
-        keys_BSE, segments_BS = memory["keys"], memory["segments"]
-        query_BTE = query_RTE.reshape(keys_BSE.shape[0], -1, query_RTE.shape[-1])
-        mask = cross_mask(segments_BS, query_BTE.shape[1])
-        one_head = (x[:, :, None] for x in (query_BTE, keys_BSE, memory["values"]))
-        context_BTHE, weights_BHTS = dot_product_attention(*one_head, mask, scale=1.0)
-        self.sow("intermediates", "weights", weights_BHTS)
-        if self.has_variable("ablation", "head_mask"):
-            head_mask_H = self.get_variable("ablation", "head_mask")
-            context_BTHE = context_BTHE * head_mask_H[:, None].astype(context_BTHE.dtype)
-        num_words_B = (segments_BS != 0).sum(1).astype(context_BTHE.dtype)
-        context_BTHE = context_BTHE * jnp.sqrt(num_words_B)[:, None, None, None]
-        return context_BTHE.reshape(query_RTE.shape)
 
 
 class ConvolutionalSeq2Seq(nn.Module):

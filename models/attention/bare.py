@@ -1,0 +1,32 @@
+"""Dot products without projections, recorded and maskable like all attention."""
+
+import flax.linen as nn
+import jax
+
+from models.attention.dot_product import dot_product_attention
+from models.masks import cross_mask
+
+Array = jax.Array
+
+
+class BareAttention(nn.Module):
+    """softmax(q k^T) v over what all hypotheses of a row share; it has no parameters.
+
+    The weights are sown as (B, 1, T, S) under 'intermediates', and the variable
+    head_mask_H (H = 1) of collection 'ablation' scales the result.
+    """
+
+    @nn.compact
+    def __call__(
+        self, query_RTD: Array, keys_BSD: Array, values_BSD: Array, segments_BS: Array
+    ) -> Array:
+        """R is B, or B times the hypotheses of a row, side by side; returns (R, T, D)."""
+        query_BTD = query_RTD.reshape(keys_BSD.shape[0], -1, query_RTD.shape[-1])
+        mask = cross_mask(segments_BS, query_BTD.shape[1])
+        one_head = (x[:, :, None] for x in (query_BTD, keys_BSD, values_BSD))
+        out_BTHD, weights_BHTS = dot_product_attention(*one_head, mask, scale=1.0)
+        self.sow("intermediates", "weights", weights_BHTS)
+        if self.has_variable("ablation", "head_mask"):
+            head_mask_H = self.get_variable("ablation", "head_mask")
+            out_BTHD = out_BTHD * head_mask_H[:, None].astype(out_BTHD.dtype)
+        return out_BTHD.reshape(query_RTD.shape)
