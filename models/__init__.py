@@ -10,7 +10,7 @@ it. `features` and `output_layer` give what `logits` multiplies.
 Suffixes of arrays name their axes, here, in `decoding/` and in `analysis/`:
   B batch   T target or query length   S source or key length   D d_model   H heads
   K head_dim   F d_ff   V vocabulary   N layers   E embedding   G gates   A scores' width
-  W window or block   M random features or landmarks   R hash rounds
+  W window or block   M random features or landmarks   R hash rounds   Q query's width
 
 To add a model: one file here, one line in MODELS, one preset in configs/base.py;
 tests/test_contract.py then says what it still lacks.

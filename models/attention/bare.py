@@ -23,8 +23,8 @@ class BareAttention(nn.Module):
         """R is B, or B times the hypotheses of a row, side by side; returns (R, T, D)."""
         query_BTD = query_RTD.reshape(keys_BSD.shape[0], -1, query_RTD.shape[-1])
         mask = cross_mask(segments_BS, query_BTD.shape[1])
-        one_head = (x[:, :, None] for x in (query_BTD, keys_BSD, values_BSD))
-        out_BTHD, weights_BHTS = dot_product_attention(*one_head, mask, scale=1.0)
+        q_BTHD, k_BSHD, v_BSHD = (x[:, :, None] for x in (query_BTD, keys_BSD, values_BSD))
+        out_BTHD, weights_BHTS = dot_product_attention(q_BTHD, k_BSHD, v_BSHD, mask, scale=1.0)
         self.sow("intermediates", "weights", weights_BHTS)
         if self.has_variable("ablation", "head_mask"):
             head_mask_H = self.get_variable("ablation", "head_mask")

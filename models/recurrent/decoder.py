@@ -17,11 +17,11 @@ Carry = dict[str, Any]
 
 
 @functools.cache  # made once: hoisted_scan compiles anew for each function object
-def attending_step(cell: str, score: type[Score], context_to: str, feeds: bool) -> Any:
+def attending_step(cell: str, score: Any, context_to: str, feeds: bool) -> Any:
     """step(linear, shared, carry, gates) -> (carry, (outputs to read, weights_BHS)).
 
-    The carry is {"cell": the cell's own, "score": the score's, "fed": the last attended
-    state where it is fed back}.
+    `score` is a class of Score. The carry is {"cell": the cell's own, "score": the score's,
+    "fed": the last attended state where it is fed back}.
     """
     advance = CELLS[cell].advance
 
