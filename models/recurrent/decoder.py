@@ -113,7 +113,8 @@ class AttentionDecoder(nn.Module):
 
     @nn.nowrap
     def _step(self) -> Any:
-        return attending_step(self.cell, self.score, self.context_to, self.input_feeding)
+        score: Any = self.score  # mypy takes a Linen class for not hashable
+        return attending_step(self.cell, score, self.context_to, self.input_feeding)
 
     def __call__(self, x_TBE: Array, memory: dict, carry: Carry) -> tuple[Carry, tuple[Array, ...]]:
         """Whole target.
