@@ -26,7 +26,7 @@ from training.checkpoints import Checkpointer
 from training.freezing import freeze
 from training.memory import keep_freed_memory
 from training.metrics import MetricsWriter
-from training.optimizer import build_optimizer
+from training.optimizer import build_clip, build_optimizer
 from training.progress import ProgressBar
 from training.run_directory import RunDirectory
 from training.signals import StopFlag
@@ -62,8 +62,8 @@ def train_step(
         found = gradients.summed_gradients(
             loss_sums, state.params, batch, key, accumulate, axis_name
         )
-    state, scalars = rule(state, *found)
-    return state, {"sums": found[1], "scalars": scalars}
+    state, record = rule(state, *found)
+    return state, {"sums": found[1], **record}
 
 
 def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: StopFlag) -> Trainer:
@@ -74,7 +74,9 @@ def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: Sto
     optimizer = freeze(optimizer, shapes, settings["freeze"])
     accumulate, ema = settings["accumulate"], settings["ema_decay"]
     shards = settings["parallel"]["canonical_shards"]
-    rule = UpdateRule(optimizer, schedule, settings["optimizer"]["clip_norm"], ema)
+    clip_norm, clip = settings["optimizer"]["clip_norm"], build_clip(settings["optimizer"])
+    diagnose = settings["diagnose_every"] > 0
+    rule = UpdateRule(optimizer, schedule, clip_norm, ema, clip, diagnose)
 
     def init() -> TrainState:
         key = jax.random.fold_in(jax.random.key(settings["seed"]), 0)
@@ -131,6 +133,7 @@ def fit(trainer: Trainer, saver: Checkpointer, metrics: MetricsWriter, start: in
                 if last or step % settings["eval_every"] == 0:
                     scores = trainer.validate(metrics, step)
                     bar.message(f"step {step}: validation perplexity {scores['perplexity']:.4g}")
+                trainer.report(metrics, bar.message)
                 if last or step % settings["save_every"] == 0 or trainer.to_keep == step:
                     trainer.save(saver, metrics, step)
     except Preempted:

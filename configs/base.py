@@ -109,6 +109,7 @@ def config() -> ConfigDict:
                 "name": "adamw",
                 "learning_rate": 1e-3,  # the peak
                 "clip_norm": 1.0,  # largest global norm of a gradient; 0 is off
+                "clip": {"name": "none"},  # or value, adaptive: before clip_norm
                 "schedule": {"name": "cosine", "warmup_steps": 100},
             },
             # Runs of language models that the parts of an encoder-decoder begin with, and
@@ -121,6 +122,7 @@ def config() -> ConfigDict:
             "early_stopping_patience": 0,  # evaluations without a better one; 0 is off
             "max_skipped_steps": 20,  # in a row, for gradients that are not finite
             "log_every": 20,
+            "diagnose_every": 100,  # norms of each layer, and warnings; 0 is off
             "eval_every": 200,
             "save_every": 200,
             "keep_checkpoints": 3,

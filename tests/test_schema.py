@@ -90,6 +90,9 @@ MALFORMED = [
     ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate", "nan"),
     ("optimizer.learning_rate", REMOVED, "config.optimizer.learning_rate", "missing"),
     ("optimizer.clip_norm", -1, "config.optimizer.clip_norm", "at least 0"),
+    ("optimizer.clip.name", "adaptiv", "config.optimizer.clip.name", "'adaptive'"),
+    ("optimizer.clip.limit", 1.0, "config.optimizer.clip", "'limit'"),
+    ("diagnose_every", -1, "config.diagnose_every", "at least 0"),
     ("optimizer.b1", 1.0, "config.optimizer.b1", "below 1"),
     ("optimizer.momentum", 0.9, "config.optimizer", "'momentum'"),
     ("optimizer.schedule", "cosine", "config.optimizer.schedule", "block"),
@@ -196,6 +199,7 @@ REFUSED = [
     ("optimizer.eps", 1e-8),
     ("optimizer.weight_decay", 0.01),
     ("optimizer.clip_norm", 0.5),
+    ("optimizer.clip", {"name": "value", "limit": 1.0}),
     ("optimizer.momentum", 0.9),
     ("accumulate", 2),
     ("ema_decay", 0.99),
@@ -239,7 +243,7 @@ def test_another_pipeline_is_refused_with_its_field():
         assert "\n" not in message
         if value is not REMOVED and not isinstance(value, dict):
             assert repr(value) in message
-    assert len(REFUSED) == 40
+    assert len(REFUSED) == 41
     print(f"{len(REFUSED)} changes refused")
 
 

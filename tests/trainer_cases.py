@@ -40,6 +40,7 @@ FIELDS = {
     "model.dropout_rate": 0.2,
     "ema_decay": 0.9,
     "optimizer.clip_norm": 0.5,
+    "diagnose_every": 2,
     "optimizer.learning_rate": 0.01,
     "task.tokens_per_batch": 64,
     "task.source.min_length": 2,

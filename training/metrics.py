@@ -51,7 +51,7 @@ class MetricsWriter:
 
         Args:
             step: number of updates done when the values were measured.
-            split: "train", "validation" or "test".
+            split: "train", "validation" or "test"; "layers" for norms of layers.
             values: numbers (or NumPy or JAX scalars) and strings, by name.
         """
         row = {name: _plain(value) for name, value in values.items()}

@@ -11,6 +11,7 @@ import optax
 
 import registry
 from registry import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Rate
+from training.clipping import CLIPPERS, Clip
 
 Schedule = Callable[[Any], Any]
 
@@ -112,7 +113,7 @@ def build_optimizer(
 
     Clipping is not part of it: the train step clips, because it logs both norms.
     """
-    shared = ("learning_rate", "schedule", "clip_norm")
+    shared = ("learning_rate", "schedule", "clip_norm", "clip")
     schedule = registry.build(
         "schedule",
         SCHEDULES,
@@ -124,3 +125,8 @@ def build_optimizer(
     own = {key: value for key, value in block.items() if key not in shared}
     built = registry.build("optimizer", OPTIMIZERS, own, "config.optimizer", schedule=schedule)
     return built, schedule
+
+
+def build_clip(block: Mapping[str, Any]) -> Clip:
+    """What config.optimizer.clip does to gradients before clip_norm."""
+    return registry.build("clip", CLIPPERS, block["clip"], "config.optimizer.clip")

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 import registry
 from errors import ConfigError
 from registry import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range, Rate
+from training.clipping import CLIPPERS
 from training.optimizer import OPTIMIZERS, SCHEDULES
 
 
@@ -36,6 +37,7 @@ class Optimizer:
 
     learning_rate: Annotated[PositiveFloat, MAY_CHANGE]
     clip_norm: Annotated[NonNegativeFloat, MUST_MATCH]
+    clip: Annotated[Block, MUST_MATCH]
     schedule: Annotated[Block, MAY_CHANGE]
 
 
@@ -60,7 +62,8 @@ class InitFrom:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole tree. Defaults stand in configs/base.py."""
+    """The whole tree. Defaults stand in configs/base.py; a default here is what runs had that
+    are older than the field."""
 
     seed: Annotated[int, Range(0, MAX_INT32), MUST_MATCH]
     num_steps: Annotated[int, Range(1, MAX_INT32), MAY_CHANGE]
@@ -81,6 +84,7 @@ class Config:
     keep_checkpoints: Annotated[int, Range(2), MAY_CHANGE]
     final_split: Annotated[Literal["train", "validation", "test"], MAY_CHANGE]
     parallel: Annotated[Block, RUNTIME, Parallel]
+    diagnose_every: Annotated[NonNegativeInt, MAY_CHANGE] = 0
 
 
 class Change(NamedTuple):
@@ -106,6 +110,7 @@ def validate(config: Any, *, models: Mapping[str, Any], tasks: Mapping[str, Any]
     """
     plain = to_json(config)
     settings = registry.check_options("config", Config, plain, "config")
+    settings = registry.with_defaults(Config, settings)
     settings = {field.name: settings[field.name] for field in dataclasses.fields(Config)}
     task = settings["task"] = _check_task(tasks, settings["task"])
     settings["model"] = _named("model", models, settings["model"], "config.model", ["vocab_size"])
@@ -157,10 +162,12 @@ def _check_optimizer(block: Any) -> dict[str, Any]:
         if name not in ("name", *shared, *own):
             what = f"option of optimizer {block['name']!r}"
             raise ConfigError(f"{path}: {registry.unknown(what, name, [*shared, *own])}")
-    general = {key: value for key, value in block.items() if key in shared}
+    general = {"clip": {"name": "none"}}  # what runs had that are older than the field
+    general |= {key: value for key, value in block.items() if key in shared}
     general = registry.check_options("optimizer", Optimizer, general, path)
     own_block = {key: value for key, value in block.items() if key not in shared}
     checked = _named("optimizer", OPTIMIZERS, own_block, path, ["schedule"]) | general
+    checked["clip"] = _named("clip", CLIPPERS, general["clip"], f"{path}.clip")
     checked["schedule"] = _named(
         "schedule",
         SCHEDULES,

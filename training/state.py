@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from training.clipping import Clip, unclipped
+from training.layer_norms import layer_norms
+
 Array = jax.Array
 Sums = dict[str, tuple[Array, Array]]
 
@@ -48,12 +51,16 @@ class UpdateRule:
     Attributes:
         clip_norm: g becomes clip_norm * g / |g| where |g| is larger; 0 is off.
         ema_decay: of the moving average; 0 is off.
+        clip: what is done to the gradient before that.
+        diagnose: also gives the norms of each layer.
     """
 
     optimizer: optax.GradientTransformation
     schedule: Callable[[Any], Any]
     clip_norm: float
     ema_decay: float
+    clip: Clip = unclipped
+    diagnose: bool = False
 
     def __call__(self, state: TrainState, grads: Any, sums: Sums) -> tuple[TrainState, dict]:
         """One update from gradients and sums of the global batch.
@@ -65,11 +72,8 @@ class UpdateRule:
         grads = jax.tree.map(lambda g: g / weight, grads)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(loss_sum)
-        scale = jnp.ones(())
-        if self.clip_norm:
-            scale = jnp.minimum(1.0, self.clip_norm / jnp.maximum(norm, 1e-30))
-            grads = jax.tree.map(lambda g: g * scale, grads)
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        clipped, clipped_norm = self._clip(grads, norm, state.params)
+        updates, opt_state = self.optimizer.update(clipped, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema_params
         if ema is not None:
@@ -89,12 +93,26 @@ class UpdateRule:
             skipped=state.skipped + bad,
             skipped_in_row=(state.skipped_in_row + bad) * bad,
         )
-        record = {
+        scalars = {
             "gradient_norm": norm,
-            "clipped_norm": norm * scale,
-            "clipped": (norm * scale < norm).astype(jnp.float32),
+            "clipped_norm": clipped_norm,
+            "clipped": (clipped_norm < norm).astype(jnp.float32),
             "learning_rate": self.schedule(state.step - state.skipped),
             "skipped": bad,
             "skipped_in_row": new_state.skipped_in_row,
         }
+        record: dict[str, Any] = {"scalars": scalars}
+        if self.diagnose:
+            measured = {"gradient": grads, "update": updates, "weight": state.params}
+            record["layers"] = {name: layer_norms(tree) for name, tree in measured.items()}
         return new_state, record
+
+    def _clip(self, grads: Any, norm: Array, params: Any) -> tuple[Any, Array]:
+        """The gradient that the optimizer sees, and its norm."""
+        clipped = self.clip(grads, params)
+        if clipped is not grads:
+            norm = optax.tree.norm(clipped)
+        if not self.clip_norm:
+            return clipped, norm
+        scale = jnp.minimum(1.0, self.clip_norm / jnp.maximum(norm, 1e-30))
+        return jax.tree.map(lambda g: g * scale, clipped), norm * scale

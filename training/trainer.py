@@ -11,12 +11,14 @@ from errors import NonFiniteError
 from training import checkpoint_reader, final_params
 from training.checkpoints import Checkpointer
 from training.flops import training_flops
+from training.layer_norms import layer_names
 from training.meter import Meter, add_sums, means
 from training.metrics import MetricsWriter
 from training.parallel import Strategy
 from training.run_directory import RunDirectory
 from training.signals import StopFlag
 from training.state import TrainState
+from training.watch import Warned, Watch
 
 
 class Trainer:
@@ -59,6 +61,10 @@ class Trainer:
         self.best: dict[str, Any] = {"loss": float("inf"), "step": 0, "since": 0}
         self.evaluated = 0  # the last step that has a row of validation scores
         self.learning_rate = 0.0
+        self._layers = layer_names(self._abstract.params)
+        self.watch = Watch(self._layers, settings["diagnose_every"])
+        self._rows: list[tuple[int, dict[str, float]]] = []
+        self._warned: list[Warned] = []
 
     def restore(self, saver: Checkpointer) -> int:
         """Takes the newest good checkpoint, or a fresh state; returns its step."""
@@ -70,6 +76,7 @@ class Trainer:
         self._saved = step
         self.meter, self.best = Meter(meta["meter"]), meta["best"]
         self.evaluated, self.learning_rate = meta["evaluated"], meta["learning_rate"]
+        self.watch = Watch(self._layers, self.watch.every, meta.get("watch"))
         return step
 
     def replace_params(self, params: Any) -> None:
@@ -88,12 +95,14 @@ class Trainer:
         if self._saved == step:
             return
         self._saved = step
+        self._write_rows(metrics)
         metrics.sync()
         meta = {
             "meter": self.meter.state(),
             "best": self.best,
             "evaluated": self.evaluated,
             "learning_rate": self.learning_rate,
+            "watch": self.watch.state(),
         }
         saver.save(step, self.state, meta, self.to_keep)
 
@@ -126,6 +135,8 @@ class Trainer:
         self._last_read = now
         scalars = record["scalars"]
         self.learning_rate = float(scalars["learning_rate"])
+        if "layers" in record:
+            self._diagnose(step + 1, record)
         if scalars["skipped"]:
             in_row = int(scalars["skipped_in_row"])
             self.run.journal("skip", step=step, in_row=in_row)
@@ -135,6 +146,26 @@ class Trainer:
                     f"them step {step}; the parameters are those before. Lower "
                     "config.optimizer.learning_rate or set config.optimizer.clip_norm."
                 )
+
+    def _diagnose(self, step: int, record: dict) -> None:
+        """Keeps the norms of the layers where they are due, and journals what is wrong."""
+        if step % self.watch.every == 0:
+            self._rows.append((step, self.watch.row(record)))
+        for warned in self.watch.add(step, record):
+            self.run.journal("warning", **warned._asdict())
+            self._warned.append(warned)
+
+    def _write_rows(self, metrics: MetricsWriter) -> None:
+        for step, row in self._rows:
+            metrics.write(step, "layers", row)
+        self._rows.clear()
+
+    def report(self, metrics: MetricsWriter, say: Callable[[str], None]) -> None:
+        """Writes the norms of layers of the steps read so far, and says what is wrong."""
+        self._write_rows(metrics)
+        for warned in self._warned:
+            say(str(warned))
+        self._warned.clear()
 
     def log(self, metrics: MetricsWriter, step: int) -> dict[str, float]:
         """Adds a row of training metrics and returns it."""
