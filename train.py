@@ -51,6 +51,9 @@ def train_step(
     """One update. Under pmap, batch is this device's share; under a mesh, all of it."""
     key = jax.random.fold_in(key, state.step)
 
+    if state.carry is not None:
+        batch = {**batch, "carry": state.carry}
+
     def loss_sums(params: Any, batch: dict, key: jax.Array) -> dict:
         return task.loss(model, {"params": params}, batch, key, train=True)
 
@@ -80,7 +83,9 @@ def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: Sto
 
     def init() -> TrainState:
         key = jax.random.fold_in(jax.random.key(settings["seed"]), 0)
-        return create_state(models.init_boxed(model, key)["params"], optimizer, ema > 0)
+        params, carry = models.init_boxed(model, key)["params"], task.init_carry(model)
+        carry = parallel.by_rows(carry, strategy.multiple, "config.task.sequences_per_batch")
+        return create_state(params, optimizer, ema > 0, carry)
 
     def eval_sums(params: Any, batch: dict) -> dict:
         unused = jax.random.key(0)  # nothing is random without training

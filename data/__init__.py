@@ -12,6 +12,7 @@ from data.language_batches import LanguageBatches
 from data.pair_batches import PairBatches
 from data.prefetch import prefetch
 from data.sources import SOURCES, SPLITS, Example, Source
+from data.stream_batches import StreamBatches
 from data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "LanguageBatches",
     "PairBatches",
     "Source",
+    "StreamBatches",
     "Tokenizer",
     "build_source",
     "build_tokenizer",

@@ -59,9 +59,17 @@ class Task:
 
         Sums and not means: the caller adds them up over devices and divides once, so
         a step does not depend on the number of devices or on where the padding fell.
-        A "nll" beside it, in nats, is what perplexity is made of.
+        A "nll" beside it, in nats, is what perplexity is made of. Where init_carry gives
+        something, the batch has it as "carry", from the step before, and so have the sums,
+        for the next one.
         """
         raise NotImplementedError
+
+    def init_carry(self, model: Any) -> Any:
+        """What a step hands to the next, zero before the first: arrays with the rows of a
+        batch as their leading axis, or None. It begins anew with each pass over a split.
+        """
+        return None
 
     def count(self, batch: dict) -> dict[str, int]:
         """Predicted tokens and examples of a batch, counted on the host."""

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 
 import data
-from registry import PositiveInt, Rate
+from errors import ConfigError
+from registry import NonNegativeInt, PositiveInt, Rate
 from tasks.base import Sums, Task
-from tasks.losses import token_sums
+from tasks.losses import output_sums, token_sums
 
 
 class LanguageModelling(Task):
@@ -22,6 +24,11 @@ class LanguageModelling(Task):
         sequences_per_batch: rows in a batch.
         packed: rows hold several documents with segments; else one each, padded.
         label_smoothing: of the training loss only.
+        truncate: 0, or truncated back-propagation through time (Williams & Peng 1990): the
+            rows are pieces of streams, a row begins with the state in which the one before
+            it ended, and the gradient goes back k2 = truncate tokens from the last one, with
+            an update every k1 = sequence_length tokens. Where k2 > k1 the last k2 - k1
+            tokens are read again, from an older state.
     """
 
     model_kind = "language_model"
@@ -39,35 +46,82 @@ class LanguageModelling(Task):
         sequences_per_batch: PositiveInt = 16,
         packed: bool = True,
         label_smoothing: Rate = 0.0,
+        truncate: NonNegativeInt = 0,
     ) -> None:
+        if truncate and (truncate < sequence_length or not packed):
+            raise ConfigError(
+                f"config.task.truncate ({truncate}) must be 0 or at least config.task."
+                f"sequence_length ({sequence_length}), and needs config.task.packed."
+            )
         built = data.build_source(source, data_dir)
         self.tokenizer = data.build_tokenizer(tokenizer, built, data_dir)
         self.vocab_size = self.tokenizer.vocab_size
         self.label_smoothing = label_smoothing
-        self.batches = data.LanguageBatches(
-            built,
-            self.tokenizer,
-            data_dir,
-            seed=seed,
-            side=side,
-            sequence_length=sequence_length,
-            sequences_per_batch=sequences_per_batch,
-            packed=packed,
+        self.truncate, self.rows = truncate, (sequences_per_batch, sequence_length)
+        options: dict[str, Any] = {
+            "seed": seed,
+            "side": side,
+            "sequence_length": sequence_length,
+            "sequences_per_batch": sequences_per_batch,
+            "packed": packed,
+        }
+        text = (built, self.tokenizer, data_dir)
+        self.batches = (
+            data.StreamBatches(*text, truncate=truncate, **options)
+            if truncate
+            else data.LanguageBatches(*text, **options)
         )
         self.batch = self.batches.batch
         self.num_batches = self.batches.num_batches
 
     def loss(self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool) -> Sums:
         """Sums of "loss", "nll" and "accuracy" over predicted tokens."""
-        return token_sums(
-            model,
-            variables,
-            (batch["inputs"], batch["segments"]),
-            batch,
-            key,
-            train,
-            self.label_smoothing if train else 0.0,
-        )
+        smoothing = self.label_smoothing if train else 0.0
+        if self.truncate:
+            return self._stream_sums(model, variables, batch, key, train, smoothing)
+        inputs = (batch["inputs"], batch["segments"])
+        return token_sums(model, variables, inputs, batch, key, train, smoothing)
+
+    def init_carry(self, model: Any) -> Any:
+        """Zero states of all streams, or None without truncation.
+
+        Raises:
+            ConfigError: the model's state grows with what it has read.
+        """
+        if not self.truncate:
+            return None
+        sizes = [jax.eval_shape(lambda n=n: model.init_carry(1, n)) for n in (1, 2)]
+        if sizes[0] != sizes[1]:
+            raise ConfigError(
+                f"config.task.truncate ({self.truncate}) needs a model whose state does not "
+                f"grow with what it has read, which that of {type(model).__name__} does. Choose a "
+                "recurrent config.model.name, or 0."
+            )
+        return model.init_carry(self.rows[0], 1)
+
+    def _stream_sums(
+        self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool, smoothing: float
+    ) -> Sums:
+        """The sums of a piece of each stream, and as "carry" the states where the next begin."""
+        inputs_BT, segments_BT = batch["inputs"], batch["segments"]
+        k1 = self.rows[1]
+        carry = batch.get("carry") or model.init_carry(len(inputs_BT), 1)
+
+        def read(module: Any) -> tuple[Any, jax.Array, jax.Array]:
+            after, x_BTD = module.features_from(
+                carry, inputs_BT[:, :k1], segments_BT[:, :k1], train
+            )
+            if inputs_BT.shape[1] > k1:
+                rest_BT, ended_B1 = segments_BT[:, k1:], segments_BT[:, k1 - 1 : k1]
+                rest_BT = jnp.where(rest_BT > 0, rest_BT - ended_B1 + 1, 0)
+                _, more_BTD = module.features_from(after, inputs_BT[:, k1:], rest_BT, train)
+                x_BTD = jnp.concatenate([x_BTD, more_BTD], axis=1)[:, -k1:]
+            return jax.lax.stop_gradient(after), x_BTD, module.output_layer()
+
+        rngs = {"dropout": key} if train else None
+        after, x_BTD, kernel_VD = model.apply(variables, method=read, rngs=rngs)
+        predicted = {name: batch[name][:, -k1:] for name in ("targets", "weights")}
+        return output_sums(x_BTD, kernel_VD, predicted, smoothing) | {"carry": after}
 
     def fingerprint(self) -> dict[str, str]:
         return {"data": self.batches.fingerprint(), "tokenizer": self.tokenizer.fingerprint()}

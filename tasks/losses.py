@@ -130,6 +130,13 @@ def token_sums(
 
     rngs = {"dropout": key} if train else None
     x_BTD, kernel_VD = model.apply(variables, method=features_and_kernel, rngs=rngs)
+    return output_sums(x_BTD, kernel_VD, batch, label_smoothing)
+
+
+def output_sums(
+    x_BTD: Array, kernel_VD: Array, batch: dict, label_smoothing: float
+) -> dict[str, tuple[Array, Array]]:
+    """The same from what the output layer sees and its matrix."""
     weights_N = batch["weights"].reshape(-1)
     sums = cross_entropy(
         x_BTD.reshape(-1, x_BTD.shape[-1]),

@@ -52,7 +52,7 @@ def test_evaluation_equals_numpy_whatever_the_sizes(devices):
         pairs = Pairs(size, rows=8 if size % 2 else 5)
         totals: dict = {}
         for batch in pairs.batches():
-            add_sums(totals, eval_step(params, strategy.put(batch)))
+            add_sums(totals, eval_step(params, strategy.put(batch))[0])
         whole = Pairs(size, rows=33)
         (batch,) = whole.batches()
         logits_BTV = np.asarray(logits_of(batch["source"], batch["inputs"]), np.float64)[:size]

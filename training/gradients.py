@@ -11,21 +11,31 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-# loss_sums(params, batch, key) -> {name: (sum, weight)}, "loss" being what is minimised.
+# loss_sums(params, batch, key) -> {name: (sum, weight)}, "loss" being what is minimised, and
+# perhaps "carry": arrays with a leading axis of rows, which are not added up but put together.
 LossSums = Callable[[Any, dict, Array], dict]
 
 
-def _one(loss_sums: LossSums, params: Any, batch: dict, key: Array) -> tuple[Any, dict]:
-    def minimised(params: Any) -> tuple[Array, dict]:
-        sums = loss_sums(params, batch, key)
-        return sums["loss"][0], sums
+def _one(loss_sums: LossSums, params: Any, batch: dict, key: Array) -> tuple[tuple, Any]:
+    """((gradients, sums), carry)."""
 
-    return jax.grad(minimised, has_aux=True)(params)
+    def minimised(params: Any) -> tuple[Array, tuple]:
+        sums = dict(loss_sums(params, batch, key))
+        carry = sums.pop("carry", None)
+        return sums["loss"][0], (sums, carry)
+
+    grads, (sums, carry) = jax.grad(minimised, has_aux=True)(params)
+    return (grads, sums), carry
 
 
 def _split(batch: dict, pieces: int) -> dict:
     """Cuts the batch axis into (pieces, rows)."""
-    return {k: x.reshape(pieces, x.shape[0] // pieces, *x.shape[1:]) for k, x in batch.items()}
+    return jax.tree.map(lambda x: x.reshape(pieces, x.shape[0] // pieces, *x.shape[1:]), batch)
+
+
+def _join(pieces: Any) -> Any:
+    """The reverse of _split."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pieces)
 
 
 def summed_gradients(
@@ -35,8 +45,8 @@ def summed_gradients(
     key: Array,
     accumulate: int = 1,
     axis_name: str | None = None,
-) -> tuple[Any, dict]:
-    """Gradients and sums of the global batch.
+) -> tuple[Any, dict, Any]:
+    """Gradients and sums of the global batch, and the carry of this device's rows.
 
     Args:
         batch: this device's rows under pmap; the whole batch otherwise.
@@ -46,26 +56,27 @@ def summed_gradients(
     if axis_name:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
     if accumulate == 1:
-        total = _one(loss_sums, params, batch, key)
+        total, carry = _one(loss_sums, params, batch, key)
     else:
 
-        def body(total: Any, at: tuple) -> tuple[Any, None]:
+        def body(total: Any, at: tuple) -> tuple[Any, Any]:
             piece, i = at
-            new = _one(loss_sums, params, piece, jax.random.fold_in(key, i))
-            return jax.tree.map(jnp.add, total, new), None
+            new, carry = _one(loss_sums, params, piece, jax.random.fold_in(key, i))
+            return jax.tree.map(jnp.add, total, new), carry
 
         pieces = _split(batch, accumulate)
         first = jax.eval_shape(
-            lambda: _one(loss_sums, params, jax.tree.map(lambda x: x[0], pieces), key)
+            lambda: _one(loss_sums, params, jax.tree.map(lambda x: x[0], pieces), key)[0]
         )
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
-        total, _ = jax.lax.scan(body, zeros, (pieces, jnp.arange(accumulate)))
-    return jax.lax.psum(total, axis_name) if axis_name else total
+        total, carries = jax.lax.scan(body, zeros, (pieces, jnp.arange(accumulate)))
+        carry = _join(carries)
+    return (*(jax.lax.psum(total, axis_name) if axis_name else total), carry)
 
 
 def canonical_gradients(
     loss_sums: LossSums, params: Any, batch: dict, key: Array, shards: int, axis_name: str
-) -> tuple[Any, dict]:
+) -> tuple[Any, dict, Any]:
     """The same, bit for bit equal on every number of devices that divides `shards`.
 
     The global batch is `shards` pieces with a random key each. A device computes its
@@ -91,10 +102,10 @@ def canonical_gradients(
     # The compiler must not see how often the loop runs: it would unroll a loop of one piece,
     # fuse it with what surrounds it, and round otherwise.
     count = jax.lax.optimization_barrier(jnp.int32(local))
-    pieces = jax.lax.fori_loop(0, count, body, zeros)
+    pieces, carries = jax.lax.fori_loop(0, count, body, zeros)
     everywhere = jax.lax.all_gather(pieces, axis_name, tiled=True)
 
     def ordered_sum(leaf: Array) -> Array:
         return jax.lax.scan(lambda total, x: (total + x, None), jnp.zeros_like(leaf[0]), leaf)[0]
 
-    return jax.tree.map(ordered_sum, everywhere)
+    return (*jax.tree.map(ordered_sum, everywhere), _join(carries))

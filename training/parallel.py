@@ -8,6 +8,7 @@ that the models give their parameters and activations to axes of the mesh.
 
 import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -30,18 +31,47 @@ RULES = (
     ("length", None),
     ("layers", None),
 )
-# fn(state, batch, key, axis_name) -> (state, record) and fn(params, batch, axis_name) -> sums
+# fn(state, batch, key, axis_name) -> (state, record) and fn(params, batch) -> sums
 TrainFn = Callable[..., tuple[Any, Any]]
 EvalFn = Callable[..., Any]
 
 
-def _pad_rows(batch: Mapping[str, np.ndarray], multiple: int) -> dict[str, np.ndarray]:
+def _pad_rows(batch: Any, multiple: int) -> Any:
     """Adds rows of zeros (weight 0) until the batch divides."""
-    rows = next(iter(batch.values())).shape[0]
-    missing = -rows % multiple
-    if not missing:
-        return dict(batch)
-    return {k: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for k, x in batch.items()}
+
+    def padded(x: np.ndarray) -> np.ndarray:
+        missing = -x.shape[0] % multiple
+        return np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) if missing else x
+
+    return jax.tree.map(padded, batch)
+
+
+def by_rows(carry: Any, multiple: int, field: str) -> Any:
+    """A task's carry, its leading axis named so that it is spread as the rows of a batch.
+
+    Raises:
+        ConfigError: the rows, which the field sets, don't divide; filled up, they would be
+            others on other devices.
+    """
+
+    def named(x: Any) -> nn.LogicallyPartitioned:
+        if x.shape[0] % multiple:
+            raise ConfigError(
+                f"{field} ({x.shape[0]}) must be a multiple of {multiple}, devices times "
+                "micro-batches, where a state is kept for each row."
+            )
+        return nn.LogicallyPartitioned(x, ("batch", *[None] * (x.ndim - 1)))
+
+    return jax.tree.map(named, carry)
+
+
+def _boxed(leaf: Any) -> bool:
+    return isinstance(leaf, nn.meta.AxisMetadata)
+
+
+def _popped(sums: Any) -> tuple[dict, Any]:
+    """(sums, carry)"""
+    return {name: value for name, value in sums.items() if name != "carry"}, sums.get("carry")
 
 
 class PmapStrategy:
@@ -56,46 +86,79 @@ class PmapStrategy:
     def init(self, init: Callable[[], Any]) -> Any:
         """The state that init() gives, on every device."""
         state = jax.jit(lambda: nn.meta.unbox(init()))()
-        return jax.device_put(state, self.sharding())
+        return jax.device_put(state, self._shardings(init))
 
-    def sharding(self) -> NamedSharding:
+    def sharding(self, spread: bool = False) -> NamedSharding:
+        """On every device, or with the leading axis spread over them."""
         mesh = jax.make_mesh((len(self.devices),), (AXIS,), (AxisType.Auto,), devices=self.devices)
-        return NamedSharding(mesh, PartitionSpec())
+        return NamedSharding(mesh, PartitionSpec(AXIS) if spread else PartitionSpec())
+
+    def _shardings(self, init: Callable[[], Any]) -> Any:
+        one, rows = self.sharding(), self.sharding(spread=True)
+
+        def of_leaf(leaf: Any) -> NamedSharding:
+            return rows if getattr(leaf, "names", ())[:1] == ("batch",) else one
+
+        return jax.tree.map(of_leaf, jax.eval_shape(init), is_leaf=_boxed)
 
     def abstract(self, init: Callable[[], Any]) -> Any:
         """Shapes and shardings of the state, to restore into."""
-        shapes = jax.eval_shape(lambda: nn.meta.unbox(init()))
-        one = self.sharding()
-        return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=one), shapes)
+        return _abstract(init, self._shardings(init))
 
-    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    @property
+    def multiple(self) -> int:
+        """Rows of a batch are filled up to a multiple of this."""
+        return len(self.devices) * self.pieces
+
+    def put(self, batch: Any) -> Any:
         """(B, ...) to (devices, B / devices, ...), padded with rows of weight 0."""
         num = len(self.devices)
-        batch = _pad_rows(batch, num * self.pieces)
-        return {k: x.reshape(num, x.shape[0] // num, *x.shape[1:]) for k, x in batch.items()}
+        batch = _pad_rows(batch, self.multiple)
+        return jax.tree.map(lambda x: x.reshape(num, x.shape[0] // num, *x.shape[1:]), batch)
 
     def train_step(self, step: TrainFn) -> TrainFn:
-        """Compiles fn(state, batch, key); the state's buffers are reused."""
+        """Compiles fn(state, batch, key); the state's buffers are reused.
 
-        def local(state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
-            return step(state, batch, key, axis_name=AXIS)
+        Outside, the state is whole: its carry has the shape (B, ...), spread over devices.
+        """
 
-        return jax.pmap(
+        def local(state: Any, carry: Any, batch: Any, key: Any) -> tuple[Any, Any, Any]:
+            state, record = step(state.replace(carry=carry), batch, key, axis_name=AXIS)
+            return state.replace(carry=None), state.carry, record
+
+        compiled = jax.pmap(
             local,
             AXIS,
-            in_axes=(None, 0, None),
-            out_axes=(None, None),
-            donate_argnums=0,
+            in_axes=(None, 0, 0, None),
+            out_axes=(None, 0, None),
+            donate_argnums=(0, 1),
             devices=self.devices,
         )
+        num, rows = len(self.devices), self.sharding(spread=True)
+
+        @partial(jax.jit, out_shardings=rows)
+        def cut(carry: Any) -> Any:
+            return jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[1:]), carry)
+
+        @partial(jax.jit, out_shardings=rows)
+        def join(carry: Any) -> Any:
+            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), carry)
+
+        def whole(state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
+            carry = None if state.carry is None else cut(state.carry)
+            state, carry, record = compiled(state.replace(carry=None), carry, batch, key)
+            return state.replace(carry=None if carry is None else join(carry)), record
+
+        return whole
 
     def eval_step(self, step: EvalFn) -> EvalFn:
-        """Compiles fn(params, batch) -> sums over all devices."""
+        """Compiles fn(params, batch) -> (sums over all devices, carry of the batch)."""
 
         def local(params: Any, batch: Any) -> Any:
-            return jax.lax.psum(step(params, batch), AXIS)
+            sums, carry = _popped(step(params, batch))
+            return jax.lax.psum(sums, AXIS), carry
 
-        return jax.pmap(local, AXIS, in_axes=(None, 0), out_axes=None, devices=self.devices)
+        return jax.pmap(local, AXIS, in_axes=(None, 0), out_axes=(None, 0), devices=self.devices)
 
 
 class MeshStrategy:
@@ -127,10 +190,7 @@ class MeshStrategy:
         return size % int(np.prod([self.mesh.shape[a] for a in axes])) == 0
 
     def _shardings(self, init: Callable[[], Any]) -> Any:
-        def boxed(leaf: Any) -> bool:
-            return isinstance(leaf, nn.meta.AxisMetadata)
-
-        return jax.tree.map(self._leaf_sharding, jax.eval_shape(init), is_leaf=boxed)
+        return jax.tree.map(self._leaf_sharding, jax.eval_shape(init), is_leaf=_boxed)
 
     def init(self, init: Callable[[], Any]) -> Any:
         """The state that init() gives, each array made where it lives."""
@@ -140,17 +200,16 @@ class MeshStrategy:
     def abstract(self, init: Callable[[], Any]) -> Any:
         """Shapes and shardings of the state, to restore into."""
         self.shardings = self._shardings(init)
-        shapes = jax.eval_shape(lambda: nn.meta.unbox(init()))
-        return jax.tree.map(
-            lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
-            shapes,
-            self.shardings,
-        )
+        return _abstract(init, self.shardings)
 
-    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    @property
+    def multiple(self) -> int:
+        """Rows of a batch are filled up to a multiple of this."""
+        return self.mesh.shape["data"] * self.mesh.shape["fsdp"] * self.pieces
+
+    def put(self, batch: Any) -> Any:
         """The batch, its rows spread over data and fsdp, padded with rows of weight 0."""
-        spread = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        batch = _pad_rows(batch, spread * self.pieces)
+        batch = _pad_rows(batch, self.multiple)
         return jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec(("data", "fsdp"))))
 
     def train_step(self, step: TrainFn) -> TrainFn:
@@ -163,8 +222,8 @@ class MeshStrategy:
         return self._in_scope(compiled)
 
     def eval_step(self, step: EvalFn) -> EvalFn:
-        """Compiles fn(params, batch) -> sums."""
-        return self._in_scope(jax.jit(step))
+        """Compiles fn(params, batch) -> (sums, carry of the batch)."""
+        return self._in_scope(jax.jit(lambda params, batch: _popped(step(params, batch))))
 
     def _in_scope(self, compiled: Callable) -> Callable:
         def call(*args: Any) -> Any:
@@ -172,6 +231,13 @@ class MeshStrategy:
                 return compiled(*args)
 
         return call
+
+
+def _abstract(init: Callable[[], Any], shardings: Any) -> Any:
+    shapes = jax.eval_shape(lambda: nn.meta.unbox(init()))
+    return jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings
+    )
 
 
 Strategy = PmapStrategy | MeshStrategy

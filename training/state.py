@@ -27,6 +27,7 @@ class TrainState:
         opt_state: of optax; its count is the number of updates made.
         ema_params: exponential moving average of params, or None.
         skipped, skipped_in_row: batches whose loss or gradient was not finite.
+        carry: what the task hands from batch to batch, rows first, or None.
     """
 
     step: Array
@@ -35,13 +36,16 @@ class TrainState:
     ema_params: Any
     skipped: Array
     skipped_in_row: Array
+    carry: Any = None
 
 
-def create_state(params: Any, optimizer: optax.GradientTransformation, ema: bool) -> TrainState:
+def create_state(
+    params: Any, optimizer: optax.GradientTransformation, ema: bool, carry: Any = None
+) -> TrainState:
     """A state before the first step."""
     zero = jnp.zeros((), jnp.int32)
     ema_params = jax.tree.map(jnp.copy, params) if ema else None
-    return TrainState(zero, params, optimizer.init(params), ema_params, zero, zero)
+    return TrainState(zero, params, optimizer.init(params), ema_params, zero, zero, carry)
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,13 @@ class UpdateRule:
     clip: Clip = unclipped
     diagnose: bool = False
 
-    def __call__(self, state: TrainState, grads: Any, sums: Sums) -> tuple[TrainState, dict]:
-        """One update from gradients and sums of the global batch.
+    def __call__(
+        self, state: TrainState, grads: Any, sums: Sums, carry: Any = None
+    ) -> tuple[TrainState, dict]:
+        """One update from gradients and sums of the global batch, and the batch's carry.
 
-        Where the loss or a gradient is not finite, parameters, moments, averages and the
-        update count keep every bit, and only the counters move.
+        Where the loss or a gradient is not finite, parameters, moments, averages, the carry
+        and the update count keep every bit, and only the counters move.
         """
         loss_sum, weight = sums["loss"]
         grads = jax.tree.map(lambda g: g / weight, grads)
@@ -79,9 +85,9 @@ class UpdateRule:
         if ema is not None:
             decay = self.ema_decay
             ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
-        old = (state.params, state.opt_state, state.ema_params)
-        params, opt_state, ema = jax.tree.map(
-            lambda new, kept: jnp.where(finite, new, kept), (params, opt_state, ema), old
+        old = (state.params, state.opt_state, state.ema_params, state.carry)
+        params, opt_state, ema, carry = jax.tree.map(
+            lambda new, kept: jnp.where(finite, new, kept), (params, opt_state, ema, carry), old
         )
         bad = 1 - finite.astype(jnp.int32)
         new_state = dataclasses.replace(
@@ -92,6 +98,7 @@ class UpdateRule:
             ema_params=ema,
             skipped=state.skipped + bad,
             skipped_in_row=(state.skipped_in_row + bad) * bad,
+            carry=carry,
         )
         scalars = {
             "gradient_norm": norm,

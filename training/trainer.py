@@ -178,9 +178,12 @@ class Trainer:
         """Means over a split, each example once, whatever the batches and devices."""
         totals: dict[str, tuple[float, float]] = {}
         pending: dict = {}
+        carry = self.strategy.put(self.task.init_carry(self.model))
         for step in range(self.task.num_batches(split)):
             self.stop.check()
-            sums = self._eval_step(params, self.strategy.put(self.task.batch(split, step)))
+            batch = self.strategy.put(self.task.batch(split, step))
+            batch = batch if carry is None else {**batch, "carry": carry}
+            sums, carry = self._eval_step(params, batch)
             add_sums(totals, pending)
             pending = sums
         add_sums(totals, pending)

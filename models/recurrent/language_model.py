@@ -30,12 +30,30 @@ class RecurrentLM(Recurrent):
     ) -> Array:
         """What the output layer sees, (B, T, embedding_size); the state is cleared
         where a packed row begins a new segment."""
+        return self.features_from(None, tokens_BT, segments_BT, train)[1]
+
+    def features_from(
+        self,
+        carry: dict[str, Any] | None,
+        tokens_BT: Array,
+        segments_BT: Array | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], Array]:
+        """The same from a carry, which segment 1 of a row goes on with; any other begins anew.
+
+        Returns:
+            (carry after the last token, features (B, T, embedding_size)).
+        """
         x_TBE, resets_TB = self._embed(tokens_BT, train), None
         if segments_BT is not None:
             x_TBE = jnp.where((segments_BT.T != 0)[:, :, None], x_TBE, 0)
             resets_TB = masks.starts(segments_BT).T
-        _, h_TBH = self.stack(x_TBE, train, resets_TB)
-        return self._read([h_TBH], train).transpose(1, 0, 2)
+            if carry is not None:
+                resets_TB = resets_TB.at[0].set(segments_BT[:, 0] != 1)
+        before = None if carry is None else carry["state"]["layers"]
+        layers, h_TBH = self.stack(x_TBE, train, resets_TB, before)
+        features_BTE = self._read([h_TBH], train).transpose(1, 0, 2)
+        return {"state": {"layers": layers}, "memory": {}}, features_BTE
 
     def __call__(
         self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
