@@ -112,10 +112,15 @@ class LayerNorm(nn.Module):
         named, shape = nn.with_logical_partitioning, x.shape[-1:]
         scale = self.param("scale", named(nn.initializers.ones, ("embed",)), shape)
         bias = self.param("bias", named(nn.initializers.zeros, ("embed",)), shape)
-        x = x.astype(jnp.float32)
-        x = x - x.mean(-1, keepdims=True)
-        variance = jnp.square(x).mean(-1, keepdims=True)
-        return (x * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+        return layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
+
+
+def layer_norm(x: Array, scale: Array, bias: Any = 0, epsilon: float = 1e-6) -> Array:
+    """The formula of LayerNorm, in float32 or wider."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x - x.mean(-1, keepdims=True)
+    variance = jnp.square(x).mean(-1, keepdims=True)
+    return x * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
 class Dropout(nn.Module):
@@ -132,9 +137,13 @@ class Dropout(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         if not train or self.rate == 0:
             return x
-        bits = hashed_bits(self.make_rng("dropout"), x.shape)
-        keep = bits >= np.uint32(self.rate * 2**32)
+        keep = keep_mask(self.make_rng("dropout"), self.rate, x.shape)
         return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
+
+
+def keep_mask(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
+    """False at a random part of the places, `rate` of them."""
+    return hashed_bits(key, shape) >= np.uint32(rate * 2**32)
 
 
 def hashed_bits(key: Array, shape: tuple[int, ...]) -> Array:

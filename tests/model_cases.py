@@ -10,6 +10,16 @@ import models
 VOCAB = 13
 TRANSFORMER = {"d_model": 16, "num_heads": 2, "d_ff": 32}
 RECURRENT = {"embedding_size": 12, "hidden_size": 16}
+EVERYTHING = {
+    "cell": "lstm",
+    "layer_norm": True,
+    "peepholes": True,
+    "zoneout_rate": 0.2,
+    "variational_dropout_rate": 0.2,
+    "recurrent_init": "xavier_uniform",
+    "residual": True,
+    **RECURRENT,
+}
 
 LANGUAGE_MODELS = {
     "transformer": {"name": "transformer_lm", "num_layers": 2, **TRANSFORMER},
@@ -34,6 +44,9 @@ LANGUAGE_MODELS = {
     },
     "lstm": {"name": "recurrent_lm", **RECURRENT},
     "lstm-remat": {"name": "recurrent_lm", "num_layers": 1, "remat": True, **RECURRENT},
+    "lstm-everything": {"name": "recurrent_lm", **EVERYTHING, "remat_chunk": 2},
+    "gru": {"name": "recurrent_lm", "cell": "gru", "num_layers": 1, **RECURRENT},
+    "rnn": {"name": "recurrent_lm", "cell": "rnn", "num_layers": 1, **RECURRENT},
 }
 SEQ2SEQ = {
     "transformer": {
@@ -99,6 +112,15 @@ SEQ2SEQ = {
         "separator": 9,
     },
     "lstm-attention-coverage": {"name": "recurrent_seq2seq", "coverage": True, **RECURRENT},
+    "lstm-attention-everything": {
+        "name": "recurrent_seq2seq",
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 3,
+        "remat_chunk": 2,
+        **EVERYTHING,
+    },
+    "gru-attention": {"name": "recurrent_seq2seq", "cell": "gru", **RECURRENT},
+    "rnn": {"name": "recurrent_seq2seq", "cell": "rnn", "attention": "none", **RECURRENT},
 }
 
 

@@ -8,13 +8,17 @@ import jax.numpy as jnp
 
 from models.layers import DTYPES, Dense, Dropout, Embed, OutputLayer
 from models.recurrent.layer import RecurrentStack
+from models.recurrent.options import CellOptions
 from registry import PositiveInt, Rate
 
 Array = jax.Array
 
 
-class Recurrent(nn.Module):
-    """What a recurrent language model and a recurrent encoder-decoder have in common."""
+class Recurrent(nn.Module, CellOptions):
+    """What a recurrent language model and a recurrent encoder-decoder have in common.
+
+    residual: each layer above the first adds its outputs to its inputs (Wu et al. 2016).
+    """
 
     vocab_size: PositiveInt
     embedding_size: PositiveInt = 256
@@ -23,6 +27,7 @@ class Recurrent(nn.Module):
     tie_embeddings: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
+    residual: bool = False
 
     def _setup_embeddings(self) -> None:
         dtype = DTYPES[self.dtype]
@@ -35,7 +40,12 @@ class Recurrent(nn.Module):
     def _stack(self, num_layers: int) -> RecurrentStack:
         stack = nn.remat(RecurrentStack, static_argnums=(2,)) if self.remat else RecurrentStack
         return stack(
-            self.hidden_size, num_layers, dropout_rate=self.dropout_rate, dtype=DTYPES[self.dtype]
+            self.hidden_size,
+            num_layers,
+            self.cell_options(),
+            self.residual,
+            self.dropout_rate,
+            DTYPES[self.dtype],
         )
 
     def _embed(self, tokens_BT: Array, train: bool) -> Array:

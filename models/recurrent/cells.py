@@ -1,10 +1,12 @@
 """Recurrent cells: one definition serves the whole sequence and a single step.
 
-A cell is a Linen module with two parts. `inputs` is what does not depend on the state,
-one product for all time steps; `advance` is the rest of the step, and its products go
-through `linear(name, h)` so that `hoisted_scan` can keep them.
+A cell is a Linen module that owns the parameters. `inputs` is what does not depend on the
+state, one product for all time steps; `update` is the rest of the step, a pure function
+whose products go through `linear(name, h)` so that `hoisted_scan` can keep them.
+`advance_of` adds what all cells may have: variational dropout and zoneout.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,18 +15,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.layers import Dense
+from models.layers import Dense, keep_mask, layer_norm
+from models.recurrent.options import CellOptions
 
 Array = jax.Array
 Linear = Callable[[str, Array], Array]
+Carry = tuple[Array, ...]
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
+INITIALIZERS = {
+    "orthogonal": nn.initializers.orthogonal(),  # Saxe et al. 2014
+    "xavier_uniform": nn.initializers.xavier_uniform(),
+}
+ZEROS, ONES = nn.initializers.zeros, nn.initializers.ones
 
 
-class LSTMCell(nn.Module):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997) with a forget gate
-    (Gers et al. 2000).
+class Cell(nn.Module):
+    """What all cells have: W and b for all gates, U for all gates, vectors for the options.
 
-      i, f, o = sigmoid(W x + U h + b)     g = tanh(W x + U h + b)
-      c' = f * c + i * g                   h' = o * tanh(c')
+    A carry is a tuple of (B, hidden_size) arrays, the last of which is the output h.
 
     Attributes:
         state_features: width of what multiplies U: hidden_size, or more where a context
@@ -32,60 +41,260 @@ class LSTMCell(nn.Module):
     """
 
     hidden_size: int
+    options: CellOptions = CellOptions()
     state_features: int | None = None
-    forget_bias: float = 1.0  # Jozefowicz et al. 2015: start by remembering
     dtype: Any = jnp.float32
 
+    num_gates = 1
+    num_states = 1
+
     def setup(self) -> None:
-        hidden = self.hidden_size
-
-        def bias(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-            return jnp.zeros(shape, dtype).at[hidden : 2 * hidden].set(self.forget_bias)
-
-        self.input = Dense((4 * hidden,), ("embed", "gates"), bias_init=bias, dtype=self.dtype)
+        gates = self.num_gates * self.hidden_size
+        # With layer norm the bias is added after it.
+        self.input = Dense(
+            (gates,),
+            ("embed", "gates"),
+            use_bias=not self.options.layer_norm,
+            bias_init=self._bias_init,
+            dtype=self.dtype,
+        )
         self.recurrent = self.param(
             "recurrent",
-            nn.with_logical_partitioning(_orthogonal_blocks, ("hidden", "gates")),
-            (self.state_features or hidden, 4 * hidden),
+            nn.with_logical_partitioning(self._blocks_init, ("hidden", "gates")),
+            (self.state_features or self.hidden_size, gates),
             jnp.float32,
         )
+        self.vectors = {
+            name: self.param(name, nn.with_logical_partitioning(init, ("gates",)), (size,))
+            for name, (init, size) in self._vectors().items()
+        }
+
+    def _vectors(self) -> dict[str, tuple[Any, int]]:
+        """First values and lengths of the options' vectors, by name."""
+        if not self.options.layer_norm:
+            return {}
+        gates = self.num_gates * self.hidden_size
+        names = {"input_scale": ONES, "input_bias": self._bias_init, "state_scale": ONES}
+        return {name: (init, gates) for name, init in names.items()}
+
+    def _bias_init(self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jnp.zeros(shape, dtype)
+
+    def _blocks_init(self, key: Array, shape: tuple[int, int], dtype: Any) -> Array:
+        """A matrix of its own for each gate, side by side."""
+        block, keys = (
+            INITIALIZERS[self.options.recurrent_init],
+            jax.random.split(key, self.num_gates),
+        )
+        blocks = [block(k, (shape[0], self.hidden_size), dtype) for k in keys]
+        return jnp.concatenate(blocks, axis=1)
+
+    def noise(self, x_TBD: Array, train: bool) -> tuple[Array, dict, dict]:
+        """Draws what is random in a sequence.
+
+        Returns:
+            (inputs after variational dropout, masks of each step, masks of all steps);
+            `advance` wants the masks of each step in its x and the others in its shared.
+        """
+        each, every = dict[str, Array](), dict[str, Array]()
+        length, batch_size, _ = x_TBD.shape
+        if train and (rate := self.options.variational_dropout_rate):
+            shapes = x_TBD.shape[1:], (batch_size, self.recurrent.shape[0])
+            masks = [keep_mask(self.make_rng("dropout"), rate, shape) for shape in shapes]
+            x_BD, every["fed_mask"] = (mask.astype(self.dtype) / (1 - rate) for mask in masks)
+            x_TBD = x_TBD * x_BD
+        if train and (rate := self.options.zoneout_rate):
+            shape = (length, batch_size, self.num_states * self.hidden_size)
+            each["renew"] = keep_mask(self.make_rng("dropout"), rate, shape).astype(self.dtype)
+        return x_TBD, each, every
 
     def inputs(self, x: Array) -> Array:
         """W x + b for all gates, over any leading axes."""
-        return self.input(x)
+        gates = self.input(x)
+        if "input_scale" in self.vectors:
+            gates = self.norm(gates, self.vectors["input_scale"], self.vectors["input_bias"])
+        return gates
 
     def weights(self) -> dict[str, Array]:
-        """The matrices that `advance` multiplies with."""
+        """The matrices that `update` multiplies with."""
         return {"recurrent": self.recurrent.astype(self.dtype)}
 
-    @staticmethod
-    def init_carry(batch_size: int, hidden_size: int, dtype: Any) -> tuple[Array, Array]:
-        """c and h before the first step, (B, hidden_size) each."""
-        zeros = jnp.zeros((batch_size, hidden_size), dtype)
-        return zeros, zeros
+    def shared(self) -> dict[str, Array]:
+        """The vectors that `update` reads."""
+        mine = {name: v for name, v in self.vectors.items() if not name.startswith("input_")}
+        return {name: vector.astype(self.dtype) for name, vector in mine.items()}
 
     @staticmethod
-    def advance(linear: Linear, carry: tuple[Array, Array], gates: Array, fed: Array) -> tuple:
-        """One step from the hoisted gates and what is fed to U; returns the new (c, h).
+    def start(h_BH: Array) -> Carry:
+        """The carry whose output is h, and which remembers nothing else."""
+        return (h_BH,)
 
-        sigmoid(x) = (1 + tanh(x / 2)) / 2, so one tanh serves all four gates.
-        """
-        c, _ = carry
-        hidden = c.shape[-1]
-        half = np.repeat(np.array([0.5, 0.5, 1.0, 0.5], np.float32), hidden).astype(c.dtype)
-        gates = jnp.tanh((gates + linear("recurrent", fed)) * half) * half + (1 - half)
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        # half is 1 for g, whose offset 1 - half is 0: it stays a plain tanh.
-        c = f * c + i * g
-        return c, o * jnp.tanh(c)
+    @staticmethod
+    def norm(gates: Array, scale: Array, bias: Any = 0) -> Array:
+        """Layer norm of what enters the gates, over all of them together."""
+        return layer_norm(gates, scale, bias).astype(gates.dtype)
 
-
-def _orthogonal_blocks(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
-    """An orthogonal matrix for each gate (Saxe et al. 2014), side by side."""
-    rows, columns = shape
-    keys = jax.random.split(key, 4)
-    block = nn.initializers.orthogonal()
-    return jnp.concatenate([block(k, (rows, columns // 4), dtype) for k in keys], axis=1)
+    @staticmethod
+    def update(
+        options: CellOptions, linear: Linear, shared: dict, carry: Carry, gates: Array, fed: Array
+    ) -> Carry:
+        """One step from the hoisted gates and what is fed to U; returns the new carry."""
+        raise NotImplementedError
 
 
-CELLS = {"lstm": LSTMCell}
+class ElmanCell(Cell):
+    """h_t = f(W x_t + U h_{t-1} + b) with f = tanh, relu or sigmoid (Elman 1990).
+
+    With layer norm f(LN(W x_t + U h_{t-1}) + b) (Ba et al. 2016, equation 4).
+    """
+
+    def _vectors(self) -> dict[str, tuple[Any, int]]:
+        sized = (ONES, self.hidden_size), (ZEROS, self.hidden_size)
+        return dict(zip(("scale", "bias"), sized, strict=True)) if self.options.layer_norm else {}
+
+    @staticmethod
+    def update(
+        options: CellOptions, linear: Linear, shared: dict, carry: Carry, gates: Array, fed: Array
+    ) -> Carry:
+        """One step; see the class."""
+        gates = gates + linear("recurrent", fed)
+        if options.layer_norm:
+            gates = Cell.norm(gates, shared["scale"], shared["bias"])
+        return (ACTIVATIONS[options.activation](gates),)
+
+
+class LSTMCell(Cell):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) with a forget gate
+    (Gers et al. 2000).
+
+      i, f, o = sigmoid(W x + U h + b)     g = tanh(W x + U h + b)
+      c' = f * c + i * g                   h' = o * tanh(c')
+
+    Peepholes (Gers et al. 2002) add p_i * c to i, p_f * c to f and p_o * c' to o. With layer
+    norm (Ba et al. 2016, equations 20 to 22) the gates see LN(W x) + LN(U h) + b, and
+    h' = o * tanh(LN(c')).
+    """
+
+    num_gates = 4
+    num_states = 2
+
+    def _vectors(self) -> dict[str, tuple[Any, int]]:
+        vectors, hidden = super()._vectors(), self.hidden_size
+        if self.options.layer_norm:
+            vectors |= {"cell_scale": (ONES, hidden), "cell_bias": (ZEROS, hidden)}
+        if self.options.peepholes:
+            vectors["peephole"] = (ZEROS, 3 * hidden)
+        return vectors
+
+    def _bias_init(self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        hidden = self.hidden_size
+        return jnp.zeros(shape, dtype).at[hidden : 2 * hidden].set(self.options.forget_bias)
+
+    def matrices(self) -> tuple[Array, Array, Array]:
+        """W, U and b without options, for another kernel."""
+        dense = self.input.variables["params"]
+        return dense["kernel"], self.recurrent, dense["bias"]
+
+    @staticmethod
+    def start(h_BH: Array) -> Carry:
+        """c = 0 and h."""
+        return jnp.zeros_like(h_BH), h_BH
+
+    @staticmethod
+    def update(
+        options: CellOptions, linear: Linear, shared: dict, carry: Carry, gates: Array, fed: Array
+    ) -> Carry:
+        """One step from the gates i, f, g, o; see the class."""
+        c, product = carry[0], linear("recurrent", fed)
+        if options.layer_norm:
+            product = Cell.norm(product, shared["state_scale"])
+        gates = gates + product
+        if options.peepholes:
+            i, f, g, o = jnp.split(gates, 4, axis=-1)
+            to_i, to_f, to_o = jnp.split(shared["peephole"], 3)
+            i, f, g = sigmoid(i + to_i * c), sigmoid(f + to_f * c), jnp.tanh(g)
+            c = f * c + i * g
+            o = sigmoid(o + to_o * c)
+        else:
+            # sigmoid(x) = (1 + tanh(x / 2)) / 2, so one tanh serves all four gates; half is 1
+            # for g, whose offset 1 - half is 0: it stays a plain tanh.
+            half = np.repeat(np.array([0.5, 0.5, 1.0, 0.5], c.dtype), c.shape[-1])
+            i, f, g, o = jnp.split(jnp.tanh(gates * half) * half + (1 - half), 4, axis=-1)
+            c = f * c + i * g
+        seen = Cell.norm(c, shared["cell_scale"], shared["cell_bias"]) if options.layer_norm else c
+        return c, o * jnp.tanh(seen)
+
+
+class GRUCell(Cell):
+    """Gated recurrent unit (Cho et al. 2014) whose reset comes after the product.
+
+      r = sigmoid(W_r x + U_r h)     h' = tanh(W x + r * (U h))
+      z = sigmoid(W_z x + U_z h)     h_t = z * h_{t-1} + (1 - z) * h'
+
+    and a bias with each W x; recurrent_bias adds one to U h. With layer norm every W x and
+    U h is normalised, r and z together (Ba et al. 2016, supplement).
+    """
+
+    num_gates = 3
+
+    def _vectors(self) -> dict[str, tuple[Any, int]]:
+        bias = {"recurrent_bias": (ZEROS, self.hidden_size)} if self.options.recurrent_bias else {}
+        return super()._vectors() | bias
+
+    @staticmethod
+    def norm(gates: Array, scale: Array, bias: Any = 0) -> Array:
+        """Layer norm of r and z together, and of the candidate."""
+        at = (2 * gates.shape[-1] // 3,)
+        bias = jnp.broadcast_to(bias, scale.shape)
+        parts = zip(*(jnp.split(x, at, axis=-1) for x in (gates, scale, bias)), strict=True)
+        return jnp.concatenate([Cell.norm(*part) for part in parts], axis=-1)
+
+    @staticmethod
+    def update(
+        options: CellOptions, linear: Linear, shared: dict, carry: Carry, gates: Array, fed: Array
+    ) -> Carry:
+        """One step from the gates r, z and the candidate; see the class."""
+        (h,), product = carry, linear("recurrent", fed)
+        if options.layer_norm:
+            product = GRUCell.norm(product, shared["state_scale"])
+        at = (2 * h.shape[-1],)
+        gates_rz, gates_new = jnp.split(gates, at, axis=-1)
+        product_rz, product_new = jnp.split(product, at, axis=-1)
+        r, z = jnp.split(sigmoid(gates_rz + product_rz), 2, axis=-1)
+        if options.recurrent_bias:
+            product_new = product_new + shared["recurrent_bias"]
+        new = jnp.tanh(gates_new + r * product_new)
+        return (new + z * (h - new),)
+
+
+def sigmoid(x: Array) -> Array:
+    """The logistic function by tanh, for which XLA's CPU backend has a fast approximation."""
+    return 0.5 * jnp.tanh(0.5 * x) + 0.5
+
+
+CELLS: dict[str, type[Cell]] = {"lstm": LSTMCell, "gru": GRUCell, "rnn": ElmanCell}
+
+
+@functools.cache  # hoisted_scan compiles anew for each function object
+def advance_of(options: CellOptions) -> Callable[..., Carry]:
+    """advance(linear, shared, carry, x, fed): one step of the cell that the options name.
+
+    x is {"gates": what `Cell.inputs` gave, and the masks of each step}; shared is
+    {the vectors of `Cell.shared`, and the masks of all steps}; the masks are those of
+    `Cell.noise`, and there are none outside training.
+    """
+    update = CELLS[options.cell].update
+
+    def advance(linear: Linear, shared: dict, carry: Carry, x: dict, fed: Array) -> Carry:
+        if "fed_mask" in shared:
+            fed = fed * shared["fed_mask"]
+        new = update(options, linear, shared, carry, x["gates"], fed)
+        if not options.zoneout_rate:
+            return new
+        # Outside training each state takes its expected value.
+        renew: Any = [1 - options.zoneout_rate] * len(new)
+        if "renew" in x:
+            renew = jnp.split(x["renew"], len(new), axis=-1)
+        return tuple(o + r * (n - o) for o, n, r in zip(carry, new, renew, strict=True))
+
+    return advance

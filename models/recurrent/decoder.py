@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from models.attention.scores import Score, ScoreOptions
 from models.attention.scores.base import matrix
-from models.recurrent.cells import CELLS, Linear
+from models.recurrent.cells import CELLS, Linear, advance_of
+from models.recurrent.options import CellOptions
 from models.recurrent.scan import hoisted_scan
 
 Array = jax.Array
@@ -17,31 +18,31 @@ Carry = dict[str, Any]
 
 
 @functools.cache  # made once: hoisted_scan compiles anew for each function object
-def attending_step(cell: str, score: Any, context_to: str, feeds: bool) -> Any:
-    """step(linear, shared, carry, gates) -> (carry, (outputs to read, weights_BHS)).
+def attending_step(options: CellOptions, score: Any, context_to: str, feeds: bool) -> Any:
+    """step(linear, shared, carry, x) -> (carry, (outputs to read, weights_BHS)).
 
     `score` is a class of Score. The carry is {"cell": the cell's own, "score": the score's,
     "fed": the last attended state where it is fed back}.
     """
-    advance = CELLS[cell].advance
+    advance = advance_of(options)
 
     def look(linear: Linear, shared: dict, state: dict, query_BQ: Array) -> tuple:
         context_BHK, weights_BHS, state = score.attend(linear, shared, state, query_BQ)
         context_BHK = context_BHK * shared["head_mask"][:, None]
         return context_BHK.reshape(query_BQ.shape[0], -1), weights_BHS, state
 
-    def look_then_advance(linear: Linear, shared: dict, carry: Carry, gates: Array) -> tuple:
+    def look_then_advance(linear: Linear, shared: dict, carry: Carry, x: dict) -> tuple:
         last_BQ = carry["cell"][-1]
         context_BD, weights_BHS, state = look(linear, shared, carry["score"], last_BQ)
         fed = jnp.concatenate([last_BQ, context_BD], axis=-1)
-        cell = advance(linear, carry["cell"], gates, fed)
+        cell = advance(linear, shared["cell"], carry["cell"], x, fed)
         return {"cell": cell, "score": state}, ((cell[-1], context_BD), weights_BHS)
 
-    def advance_then_look(linear: Linear, shared: dict, carry: Carry, gates: Array) -> tuple:
+    def advance_then_look(linear: Linear, shared: dict, carry: Carry, x: dict) -> tuple:
         fed = carry["cell"][-1]
         if feeds:
             fed = jnp.concatenate([fed, carry["fed"]], axis=-1)
-        cell = advance(linear, carry["cell"], gates, fed)
+        cell = advance(linear, shared["cell"], carry["cell"], x, fed)
         context_BD, weights_BHS, state = look(linear, shared, carry["score"], cell[-1])
         both = jnp.concatenate([context_BD, cell[-1]], axis=-1)
         attended_BQ = jnp.tanh(linear("combine", both))
@@ -74,7 +75,7 @@ class AttentionDecoder(nn.Module):
     score_options: ScoreOptions = ScoreOptions()
     context_to: str = "cell"
     input_feeding: bool = False
-    cell: str = "lstm"
+    options: CellOptions = CellOptions()
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
@@ -82,7 +83,7 @@ class AttentionDecoder(nn.Module):
         widths = (hidden, self.keys_size, self.values_size)
         self.scorer = self.score(*widths, self.score_options, dtype=self.dtype, name="score")
         fed = self.values_size if self.context_to == "cell" else hidden * self.input_feeding
-        self.unit = CELLS[self.cell](hidden, hidden + fed, dtype=self.dtype)
+        self.unit = CELLS[self.options.cell](hidden, self.options, hidden + fed, self.dtype)
         if self.context_to == "output":
             shape = (self.values_size + hidden, hidden)
             self.combine = matrix(self, "combine", ("hidden", "mlp"), shape)
@@ -99,11 +100,12 @@ class AttentionDecoder(nn.Module):
         """What every step reads of the source; batch first."""
         return self.scorer.memory(keys_BSD, values_BSD) | {"valid": valid_BS.astype(self.dtype)}
 
-    def _shared(self, memory: dict[str, Array]) -> dict[str, Array]:
+    def _shared(self, memory: dict[str, Array]) -> dict[str, Any]:
         mask_H = jnp.ones(1, self.dtype)
         if self.has_variable("ablation", "head_mask"):
             mask_H = self.get_variable("ablation", "head_mask").astype(self.dtype)
-        return {**memory, **self.scorer.shared(), "head_mask": mask_H}
+        vectors = {"head_mask": mask_H, "cell": self.unit.shared()}
+        return {**memory, **self.scorer.shared(), **vectors}
 
     def _weights(self) -> dict[str, Array]:
         weights = {**self.unit.weights(), **self.scorer.weights()}
@@ -114,21 +116,21 @@ class AttentionDecoder(nn.Module):
     @nn.nowrap
     def _step(self) -> Any:
         score: Any = self.score  # mypy takes a Linen class for not hashable
-        return attending_step(self.cell, score, self.context_to, self.input_feeding)
+        return attending_step(self.options, score, self.context_to, self.input_feeding)
 
-    def __call__(self, x_TBE: Array, memory: dict, carry: Carry) -> tuple[Carry, tuple[Array, ...]]:
+    def __call__(
+        self, x_TBE: Array, memory: dict, carry: Carry, train: bool = False
+    ) -> tuple[Carry, tuple[Array, ...]]:
         """Whole target.
 
         Returns:
             (carry, outputs): (s_TBH, c_TBD) or (h~_TBH,), the first of which goes on upwards.
         """
+        x_TBE, each, every = self.unit.noise(x_TBE, train)
+        shared, xs = self._shared(memory), {"gates": self.unit.inputs(x_TBE), **each}
+        shared["cell"] |= every
         carry, (outputs, weights_TBHS) = hoisted_scan(
-            self._step(),
-            False,
-            self._weights(),
-            self._shared(memory),
-            carry,
-            self.unit.inputs(x_TBE),
+            self._step(), False, self._weights(), shared, carry, xs
         )
         if self.is_mutable_collection("intermediates"):
             self.sow("intermediates", "weights", weights_TBHS.transpose(1, 2, 0, 3))
@@ -136,12 +138,12 @@ class AttentionDecoder(nn.Module):
 
     def step(self, carry: Carry, x_RE: Array, memory: dict) -> tuple[Carry, tuple[Array, ...]]:
         """One target token with the same parameters, for R / B hypotheses of each row."""
-        weights, gates_RG = self._weights(), self.unit.inputs(x_RE)
+        weights, x = self._weights(), {"gates": self.unit.inputs(x_RE)}
         batch_size, shared, step = memory["valid"].shape[0], self._shared(memory), self._step()
 
-        def advance(carry: Carry, gates_BG: Array) -> tuple:
-            return step(lambda name, h: h @ weights[name], shared, carry, gates_BG)
+        def advance(carry: Carry, x: dict) -> tuple:
+            return step(lambda name, h: h @ weights[name], shared, carry, x)
 
-        by_row = jax.tree.map(lambda x: x.reshape(batch_size, -1, x.shape[-1]), (carry, gates_RG))
+        by_row = jax.tree.map(lambda x: x.reshape(batch_size, -1, x.shape[-1]), (carry, x))
         carry, (outputs, _) = jax.vmap(advance, in_axes=1, out_axes=1)(*by_row)
         return jax.tree.map(lambda x: x.reshape(x_RE.shape[0], -1), (carry, outputs))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from models import masks
 from models.layers import DTYPES, logits
 from models.recurrent.base import Recurrent
-from models.recurrent.cells import LSTMCell
+from models.recurrent.cells import CELLS
 from registry import PositiveInt
 
 Array = jax.Array
@@ -64,7 +64,8 @@ class RecurrentLM(Recurrent):
     @nn.nowrap
     def init_carry(self, batch_size: int, max_len: int, num_beams: int = 1) -> dict[str, Any]:
         """Zero states; neither max_len nor num_beams matters to a recurrence."""
-        carry = LSTMCell.init_carry(batch_size, self.hidden_size, DTYPES[self.dtype])
+        zeros_BH = jnp.zeros((batch_size, self.hidden_size), DTYPES[self.dtype])
+        carry = CELLS[self.cell].start(zeros_BH)
         return {"state": {"layers": [carry] * self.num_layers}, "memory": {}}
 
     def step(self, carry: dict[str, Any], token_B: Array) -> tuple[dict[str, Any], Array]:

@@ -46,6 +46,26 @@ def hoisted_scan(
     return jax.lax.scan(body, carry, xs, reverse=reverse)
 
 
+def _scan(body: Callable, carry: Tree, xs: Tree, reverse: bool) -> tuple[Tree, Tree]:
+    """`lax.scan` that stacks an array once, however often a step returns it.
+
+    The state is also what a product reads, and the gradient of hoisted gates is that of
+    the product that they are added to.
+    """
+    tree, places = None, []
+
+    def once(carry: Tree, x: Tree) -> tuple[Tree, list[Array]]:
+        nonlocal tree, places
+        carry, y = body(carry, x)
+        leaves, tree = jax.tree.flatten(y)
+        distinct = {id(leaf): leaf for leaf in leaves}
+        places = [list(distinct).index(id(leaf)) for leaf in leaves]
+        return carry, list(distinct.values())
+
+    carry, stacked = jax.lax.scan(once, carry, xs, reverse=reverse)
+    return carry, jax.tree.unflatten(tree, [stacked[place] for place in places])
+
+
 def _forward(
     step: Step, reverse: bool, weights: dict[str, Array], shared: Tree, carry: Tree, xs: Tree
 ) -> tuple[tuple[Tree, Tree], Tree]:
@@ -59,7 +79,7 @@ def _forward(
         new_carry, y = step(linear, shared, carry, x)
         return new_carry, (y, carry, inputs, products)
 
-    carry, (ys, carries, inputs, products) = jax.lax.scan(body, carry, xs, reverse=reverse)
+    carry, (ys, carries, inputs, products) = _scan(body, carry, xs, reverse)
     return (carry, ys), (weights, shared, xs, carries, inputs, products)
 
 
@@ -99,8 +119,8 @@ def _backward(step: Step, reverse: bool, kept: Tree, grads: tuple[Tree, Tree]) -
         return (dcarry, jax.tree.map(jnp.add, dshared, more)), (dx, dz)
 
     zeros = jax.tree.map(jnp.zeros_like, shared)
-    (dcarry, dshared), (dxs, dzs) = jax.lax.scan(
-        body, (dcarry, zeros), (dys, xs, carries, products), reverse=not reverse
+    (dcarry, dshared), (dxs, dzs) = _scan(
+        body, (dcarry, zeros), (dys, xs, carries, products), not reverse
     )
 
     def weight_gradient(h_TBI: Array, dz_TBO: Array) -> Array:

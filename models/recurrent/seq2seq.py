@@ -86,7 +86,8 @@ class RecurrentSeq2Seq(Recurrent):
         self.bridge = Dense((self.num_decoder_layers * hidden,), ("hidden", "embed"), dtype=dtype)
         attends = self.attention != "none"
         if attends:
-            decoder = nn.remat(AttentionDecoder) if self.remat else AttentionDecoder
+            decoder = nn.remat(AttentionDecoder, static_argnums=(4,))
+            decoder = decoder if self.remat else AttentionDecoder
             width = 2 * hidden if self.encoder == "bidirectional" else hidden
             self.attention_decoder = decoder(
                 hidden,
@@ -96,14 +97,15 @@ class RecurrentSeq2Seq(Recurrent):
                 ScoreOptions(self.num_heads, self.window_radius, self.max_positions),
                 self.context_to,
                 self.input_feeding,
-                dtype=dtype,
+                self.cell_options(),
+                dtype,
             )
         if self.num_decoder_layers > attends:
             self.decoder = self._stack(self.num_decoder_layers - attends)
 
     def _setup_encoder(self) -> None:
         """What reads the source, under names of their own: `encoder` is the option."""
-        dtype, options, num_layers = DTYPES[self.dtype], {}, self.num_encoder_layers
+        dtype, fields, num_layers = DTYPES[self.dtype], {}, self.num_encoder_layers
         if self.encoder == "convolutional":
             reader = nn.remat(ConvolutionalEncoder, static_argnums=(3,))
             self.convolutions = (reader if self.remat else ConvolutionalEncoder)(
@@ -117,10 +119,11 @@ class RecurrentSeq2Seq(Recurrent):
             return
         layer = BidirectionalLayer if self.encoder == "bidirectional" else RecurrentLayer
         if layer is RecurrentLayer:
-            options = {"reverse": self.encoder == "reversed"}
-        layer = nn.remat(layer) if self.remat else layer
+            fields = {"reverse": self.encoder == "reversed"}
+        layer = nn.remat(layer, static_argnums=(3,)) if self.remat else layer
+        options = self.cell_options()
         self.reader = [
-            layer(self.hidden_size, **options, dtype=dtype, name=f"encoder_{i}")
+            layer(self.hidden_size, options, **fields, dtype=dtype, name=f"encoder_{i}")
             for i in range(num_layers)
         ]
 
@@ -141,8 +144,9 @@ class RecurrentSeq2Seq(Recurrent):
             last_BD = x_BSD.sum(1) / num_words_B1
             return {"x": x_BSD, "keys": keys_BSD, "segments": segments_BS, "last": last_BD}
         for i, layer in enumerate(self.reader):
-            x_SBD = self.dropout(x_SBD, train) if i else x_SBD
-            ends, x_SBD = layer(x_SBD, valid_SB)
+            below_SBD = self.dropout(x_SBD, train) if i else x_SBD
+            ends, x_SBD = layer(below_SBD, valid_SB, train)
+            x_SBD = x_SBD + below_SBD if self.residual and i else x_SBD
         x_BSD = jnp.where(valid_SB[:, :, None], x_SBD, 0).transpose(1, 0, 2)
         ends = ends if self.encoder == "bidirectional" else (ends,)
         last_BD = jnp.concatenate([end[-1] for end in ends], axis=-1)
@@ -152,8 +156,7 @@ class RecurrentSeq2Seq(Recurrent):
         """The decoder's states before the first token: h = tanh(W last), the rest 0."""
         h_BX = jnp.tanh(self.bridge(encoded["last"]))
         states = jnp.split(h_BX, self.num_decoder_layers, axis=-1)
-        zeros = CELLS["lstm"].init_carry(h_BX.shape[0], self.hidden_size, h_BX.dtype)
-        carries: list = [(*zeros[:-1], h) for h in states]
+        carries: list = [CELLS[self.cell].start(h) for h in states]
         if self.attention != "none":
             i = self._attending_layer()
             carries[i] = self.attention_decoder.init_carry(carries[i], encoded["segments"])
@@ -198,7 +201,7 @@ class RecurrentSeq2Seq(Recurrent):
         memory = self._memory(encoded)
 
         def attend(carry: Any, x_TBE: Array) -> tuple:
-            return self.attention_decoder(x_TBE, memory, carry)
+            return self.attention_decoder(x_TBE, memory, carry, train)
 
         def stack(carries: list, x_TBE: Array) -> tuple:
             return self.decoder(x_TBE, train, None, carries)
