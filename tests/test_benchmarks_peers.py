@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import models
-from benchmarks import gpu_workloads, harness, ours, translation
+from benchmarks import gpu_workloads, harness, ours, recurrence, translation
 from benchmarks.workloads import (
     ON_CPU,
     Workload,
@@ -157,6 +157,16 @@ def test_hugging_face_writes_the_same_translations_with_the_same_weights():
     same = int((theirs_BT == search()).all(axis=1).sum())
     print(f"{same} of 8 translations are the same")
     assert same >= 7  # a tie within rounding may fall otherwise
+
+
+@pytest.mark.interop
+def test_one_layer_is_compared_with_both_peers(monkeypatch):
+    monkeypatch.setattr(recurrence, "LENGTHS", (16,))
+    rows = recurrence.compare(8, rounds=1) + recurrence.memory_rows(8, 2)
+    assert [row.goal for row in rows] == [1.5, 1.0, None]
+    assert all(row.value > 0 for row in rows)
+    gradients = recurrence.ours(8)()
+    assert gradients[1].shape == (recurrence.LENGTH, recurrence.ROWS, 8)
 
 
 @pytest.mark.interop

@@ -49,7 +49,25 @@ def translation() -> Callable[[], list[list[int]]]:
     return work
 
 
+def recurrence(width: int) -> Callable[[], None]:
+    """Forward and backward of the layer of benchmarks/recurrence.py."""
+    import torch
+
+    from benchmarks import recurrence as job
+
+    layer = torch.nn.LSTM(width, width)
+    x_TBD = torch.from_numpy(job.inputs(width)).requires_grad_()
+
+    def work() -> None:
+        layer.zero_grad()
+        x_TBD.grad = None
+        layer(x_TBD)[0].sum().backward()
+
+    return work
+
+
 KINDS: dict[str, Callable[..., Callable[[], Any]]] = {
+    "recurrence": recurrence,
     "training": training,
     "translation": translation,
 }
