@@ -58,7 +58,8 @@ def flax(width: int) -> Callable[[], Any]:
 def compare(width: int, rounds: int) -> list[harness.Row]:
     """A row for each peer."""
     with harness.Worker("recurrence", width=width, keep_freed_memory=True) as peer:
-        sides = {"ours": ours(width), "Flax": flax(width), "PyTorch": peer}
+        sides: dict[str, Callable[[], object]] = {"ours": ours(width), "Flax": flax(width)}
+        sides["PyTorch"] = peer
         timing = harness.alternate(sides, rounds)
     what = f"LSTM, B {ROWS}, T {LENGTH}, D = H = {width}"
     return [
