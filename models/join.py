@@ -5,8 +5,8 @@ Pure functions over trees of arrays: nothing here reads files.
 """
 
 import fnmatch
-import re
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,22 +16,10 @@ from errors import ConfigError
 
 Tree = Mapping[str, Any]
 
-# (pattern of a language model's name, its place in the part) for each part of the model. The
-# places are tried in order; the first that the model has is taken.
-PLACES: dict[str, list[tuple[str, str]]] = {
-    "encoder": [
-        (r"decoder/(.*)", r"encoder/\1"),
-        (r"stack/layers_(\d+)/(.*)", r"encoder_\1/forward/\2"),
-        (r"embed/(.*)", r"embed/\1"),
-    ],
-    "decoder": [
-        (r"decoder/(.*)", r"decoder/\1"),
-        (r"stack/layers_0/(.*)", r"attention_decoder/\1"),
-        (r"stack/layers_(\d+)/(.*)", r"decoder/layers_\1/\2"),
-        (r"(embed|readout|output)/(.*)", r"\1/\2"),
-    ],
+PARTS = {
+    "encoder": ("encoder*/*",),
+    "decoder": ("decoder/*", "attention_decoder/*", "readout/*"),
 }
-PARTS = {"encoder": ("encoder*/*",), "decoder": ("decoder/*", "attention_decoder/*", "readout/*")}
 
 
 class Joined(NamedTuple):
@@ -74,18 +62,35 @@ def names_of(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def place_of(name: str, part: str, known: Mapping[str, Any], has_attention: bool) -> str | None:
-    """Where a language model's parameter goes in a part of the model, or None."""
-    for pattern, place in PLACES[part]:
-        found = re.fullmatch(pattern, name)
-        if not found:
-            continue
-        if part == "decoder" and has_attention and pattern.startswith(r"stack/layers_(\d"):
-            place = rf"decoder/layers_{int(found.group(1)) - 1}/\2"
-        target = found.expand(place)
-        if target in known:
-            return target
-    return None
+def places(part: str, known: Iterable[str]) -> dict[str, str]:
+    """What the names of a language model begin with, and with what in a part of the model.
+
+    A Transformer's decoder becomes either part. The layers of a recurrent stack become the
+    forward layers of the encoder, or the decoder's, the one that attends among them: the
+    first where the context goes into the cell, else the last.
+
+    Args:
+        known: the names of the model.
+    """
+    known = list(known)
+
+    def has(beginning: str) -> bool:
+        return any(name.startswith(beginning) for name in known)
+
+    if part == "encoder":
+        numbered = (f"encoder_{i}/" for i in itertools.count())
+        layers = [
+            f"{layer}forward/" if has(f"{layer}forward/") else layer
+            for layer in itertools.takewhile(has, numbered)
+        ]
+        found = {"decoder/": "encoder/", "embed/": "embed/"}
+    else:
+        layers = list(itertools.takewhile(has, (f"decoder/layers_{i}/" for i in itertools.count())))
+        if has("attention_decoder/"):
+            top = len(layers) if has("attention_decoder/combine") else 0
+            layers.insert(top, "attention_decoder/")
+        found = {f"{name}/": f"{name}/" for name in ("decoder", "embed", "readout", "output")}
+    return found | {f"stack/layers_{i}/": layer for i, layer in enumerate(layers)}
 
 
 def join(fresh: Any, parts: Mapping[str, Tree], allow: Sequence[str] = ()) -> Joined:
@@ -102,12 +107,13 @@ def join(fresh: Any, parts: Mapping[str, Tree], allow: Sequence[str] = ()) -> Jo
         ConfigError: names that are missing, unused or of another shape, and not allowed.
     """
     filled = {name: np.asarray(leaf) for name, leaf in names_of(fresh).items()}
-    has_attention = any(name.startswith("attention_decoder/") for name in filled)
     matched, reshaped, unused = set(), set(), []
-    for part in (part for part in PLACES if part in parts):  # of two embeddings the last stays
+    for part in (part for part in PARTS if part in parts):  # of two embeddings the last stays
+        prefixes = places(part, filled)
         for name, array in names_of(parts[part]).items():
-            target = place_of(name, part, filled, has_attention)
-            if target is None or not _fits(array, filled[target]):
+            start = next((start for start in prefixes if name.startswith(start)), "")
+            target = prefixes.get(start, "?") + name.removeprefix(start)
+            if target not in filled or not _fits(array, filled[target]):
                 unused.append(f"{part}: {name}")
                 continue
             same = array.shape == filled[target].shape

@@ -29,6 +29,11 @@ PAIRS = {
         {"name": "recurrent_lm", "num_layers": 2, **RECURRENT},
         {"name": "recurrent_seq2seq", "num_encoder_layers": 2, "num_decoder_layers": 2} | RECURRENT,
     ),
+    "lstm-luong": (
+        {"name": "recurrent_lm", "num_layers": 2, **RECURRENT},
+        {"name": "recurrent_seq2seq", "encoder": "reversed", "context_to": "output"}
+        | {"num_encoder_layers": 2, "num_decoder_layers": 2, **RECURRENT},
+    ),
     "lstm-none": (
         {"name": "recurrent_lm", "num_layers": 2, **RECURRENT},
         {"name": "recurrent_seq2seq", "attention": "none", "num_decoder_layers": 2}
@@ -56,16 +61,22 @@ def test_each_parameter_of_a_part_comes_from_its_language_model(name):
         origin |= {n: right[n] for n in found if n in right}
         assert not joined.reshaped
     else:
-        first = "attention_decoder" if name == "lstm" else "decoder/layers_0"
-        second = "decoder/layers_0" if name == "lstm" else "decoder/layers_1"
+        first, second = {
+            "lstm": ("attention_decoder", "decoder/layers_0"),
+            "lstm-luong": ("decoder/layers_0", "attention_decoder"),
+            "lstm-none": ("decoder/layers_0", "decoder/layers_1"),
+        }[name]
+        forward = "" if name == "lstm-luong" else "/forward"
         origin = {"embed/embedding": right["embed/embedding"]}
         for kind in ("unit/input/kernel", "unit/input/bias", "unit/recurrent"):
-            origin[f"encoder_0/forward/{kind}"] = left[f"stack/layers_0/{kind}"]
-            origin[f"encoder_1/forward/{kind}"] = left[f"stack/layers_1/{kind}"]
+            origin[f"encoder_0{forward}/{kind}"] = left[f"stack/layers_0/{kind}"]
+            origin[f"encoder_1{forward}/{kind}"] = left[f"stack/layers_1/{kind}"]
             origin[f"{first}/{kind}"] = right[f"stack/layers_0/{kind}"]
             origin[f"{second}/{kind}"] = right[f"stack/layers_1/{kind}"]
         origin |= {f"readout/{kind}": right[f"readout/{kind}"] for kind in ("kernel", "bias")}
-        assert {"encoder_1/forward/unit/input/kernel", "readout/kernel"} <= set(joined.reshaped)
+        wider = {"attention_decoder/unit/recurrent"} if name == "lstm" else set()
+        wider |= set() if name == "lstm-luong" else {"encoder_1/forward/unit/input/kernel"}
+        assert wider <= set(joined.reshaped)
     assert set(joined.matched) | set(joined.reshaped) == set(origin)
     for path, value in found.items():
         expected = np.array(old[path])
