@@ -10,7 +10,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("training_step", "recurrence", "translation", "pipeline", "main_job")
+NAMES = ("training_step", "recurrence", "translation", "pipeline", "diagnostics", "main_job")
 
 
 def main() -> int:

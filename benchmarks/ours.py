@@ -51,6 +51,7 @@ class TrainStep:
         task: gives the loss and the vocabulary.
         next_batch: the batch of the next step.
         where: config.parallel, PMAP or MESH.
+        diagnose: with the norms of each layer.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class TrainStep:
         task: tasks.Task,
         next_batch: Callable[[], Mapping[str, Any]],
         where: Mapping[str, Any] = PMAP,
+        diagnose: bool = False,
     ) -> None:
         self.model, self.task = models.build(block, task.vocab_size), task
         self._next_batch, self._key = next_batch, jax.random.key(1)
         optimizer, schedule = build_optimizer(OPTIMIZER, num_steps=1000)
-        rule = UpdateRule(optimizer, schedule, CLIP_NORM, 0.0)
+        rule = UpdateRule(optimizer, schedule, CLIP_NORM, 0.0, diagnose=diagnose)
         parts = {"model": self.model, "task": task, "rule": rule}
 
         def init() -> TrainState:
@@ -100,7 +102,9 @@ class TrainStep:
         return flops.training_flops(loss, self.state.params, self._next_batch())
 
 
-def train_step(workload: Workload, where: Mapping[str, Any] = PMAP) -> TrainStep:
+def train_step(
+    workload: Workload, where: Mapping[str, Any] = PMAP, diagnose: bool = False
+) -> TrainStep:
     """The step of a workload, on one batch again and again."""
     batch = workload.batch()
-    return TrainStep(workload.model, FixedTask(workload), lambda: batch, where)
+    return TrainStep(workload.model, FixedTask(workload), lambda: batch, where, diagnose)

@@ -6,7 +6,8 @@
 
 Arguments: model (a preset of configs/base.py), data (a folder as for configs/translation.py),
 source_language and target_language (text of the target language is learned), seed, and smoke
-(a whole run on a toy language in seconds).
+(a whole run on a toy language in seconds). A recurrent model carries its state from batch to
+batch with --config.task.truncate=128 (k2; k1 is task.sequence_length).
 """
 
 from ml_collections import ConfigDict
@@ -36,6 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "sequences_per_batch": 16,
         "packed": True,
         "label_smoothing": 0.0,
+        "truncate": 0,
     }
     config.model = base.choose_model(given.model, base.LANGUAGE_MODELS, given.smoke)
     config.num_steps = 600

@@ -150,7 +150,14 @@ def test_command_is_what_one_would_type():
 def test_all_benchmarks_are_listed_and_have_help():
     from benchmarks.__main__ import NAMES
 
-    assert set(NAMES) == {"training_step", "recurrence", "translation", "pipeline", "main_job"}
+    assert set(NAMES) == {
+        "training_step",
+        "recurrence",
+        "translation",
+        "pipeline",
+        "diagnostics",
+        "main_job",
+    }
     command = [sys.executable, "-m", "benchmarks", "--only=nothing"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 2
