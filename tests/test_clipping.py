@@ -22,9 +22,10 @@ def build(**block):
 def update(clip, clip_norm=0.0, grads=GRADS):
     """(what an SGD step of rate 1 subtracted, the scalars of the record)."""
     rule = UpdateRule(optax.sgd(1.0), lambda count: 1.0, clip_norm, 0.0, clip)
-    state = create_state(PARAMS, rule.optimizer, ema=False)
+    state = create_state(PARAMS, rule.optimizer, ema=False, carry=jnp.zeros(2))
     sums = {"loss": (jnp.ones(()), jnp.ones(()))}
-    new, record = jax.jit(rule)(state, grads, sums)
+    new, record = jax.jit(rule)(state, grads, sums, jnp.ones(2))
+    assert (new.carry == 1 - record["scalars"]["skipped"]).all()  # a bad one is not handed on
     return jax.tree.map(lambda a, b: a - b, PARAMS, new.params), record["scalars"]
 
 
