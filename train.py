@@ -138,7 +138,7 @@ def fit(trainer: Trainer, saver: Checkpointer, metrics: MetricsWriter, start: in
                 if last or step % settings["eval_every"] == 0:
                     scores = trainer.validate(metrics, step)
                     bar.message(f"step {step}: validation perplexity {scores['perplexity']:.4g}")
-                trainer.report(metrics, bar.message)
+                trainer.report(bar.message)
                 if last or step % settings["save_every"] == 0 or trainer.to_keep == step:
                     trainer.save(saver, metrics, step)
     except Preempted:

@@ -117,6 +117,16 @@ def test_accumulation_equals_one_batch_however_uneven_the_micro_batches(accumula
     assert_close(run(name, accumulate=accumulate), alone(name), 2e-6)
 
 
+@pytest.fixture
+def optimized():
+    """Programs as users compile them: the others of the tests are not optimized."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("name", ["transformer", "lstm-attention"])
 def test_canonical_shards_are_bitwise_equal_on_2_4_and_8_devices_with_dropout(name):
     options = {"canonical_shards": 8, "dropout_rate": 0.3}

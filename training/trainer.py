@@ -91,11 +91,10 @@ class Trainer:
 
     def save(self, saver: Checkpointer, metrics: MetricsWriter, step: int) -> None:
         """Saves the state after `step` batches, once."""
-        self.read_pending()
+        self._write_rows(metrics)
         if self._saved == step:
             return
         self._saved = step
-        self._write_rows(metrics)
         metrics.sync()
         meta = {
             "meter": self.meter.state(),
@@ -156,20 +155,22 @@ class Trainer:
             self._warned.append(warned)
 
     def _write_rows(self, metrics: MetricsWriter) -> None:
+        """Waits for the step in flight; what it measured stands before all other rows of the
+        step, so that a run that was stopped has its rows in the same order."""
+        self.read_pending()
         for step, row in self._rows:
             metrics.write(step, "layers", row)
         self._rows.clear()
 
-    def report(self, metrics: MetricsWriter, say: Callable[[str], None]) -> None:
-        """Writes the norms of layers of the steps read so far, and says what is wrong."""
-        self._write_rows(metrics)
+    def report(self, say: Callable[[str], None]) -> None:
+        """Says what is wrong in the steps read so far."""
         for warned in self._warned:
             say(str(warned))
         self._warned.clear()
 
     def log(self, metrics: MetricsWriter, step: int) -> dict[str, float]:
         """Adds a row of training metrics and returns it."""
-        self.read_pending()
+        self._write_rows(metrics)
         row = self.meter.row(self.learning_rate)
         metrics.write(step, "train", row)
         return row
@@ -191,7 +192,7 @@ class Trainer:
 
     def validate(self, metrics: MetricsWriter, step: int) -> dict[str, float]:
         """Adds a row of validation scores and remembers the best."""
-        self.read_pending()
+        self._write_rows(metrics)
         scores = self.evaluate(self.current_params(), "validation")
         metrics.write(step, "validation", scores | self.meter.totals)
         self.evaluated, self._saved = step, -1  # a checkpoint of this step lacks what follows
