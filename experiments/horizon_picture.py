@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-FLOOR = 1e-12  # what lies below is drawn at the edge
+FLOOR = 1e-12  # what lies below is not drawn
 
 
 def draw(path: Path, found: Sequence[Any], memory: Sequence[Any], solved: float) -> None:
@@ -28,7 +28,8 @@ def draw(path: Path, found: Sequence[Any], memory: Sequence[Any], solved: float)
         chosen = [h for h in found if h.step == step]
         for h in chosen:
             k = np.arange(1, len(h.norms) + 1)
-            axes.plot(k, np.maximum(h.norms, FLOOR), colours[h.model], label=h.model, lw=1.6)
+            seen = np.where(h.norms >= FLOOR, h.norms, np.nan)
+            axes.plot(k, seen, colours[h.model], label=h.model, lw=1.6)
         axes.set_title(
             "at initialisation" if step == 0 else f"after {step:,} step{'s' * (step > 1)}",
             fontsize=10,
@@ -38,7 +39,8 @@ def draw(path: Path, found: Sequence[Any], memory: Sequence[Any], solved: float)
             axes.set_ylabel(r"$|\partial L_T\,/\,\partial s_{T-k}|$, median of the rows")
         else:
             axes.tick_params(labelleft=False)
-        axes.set_yscale("log")
+        axes.set(yscale="log", xlim=(0, max(len(h.norms) for h in chosen) + 1))
+        axes.set_ylim(bottom=FLOOR)
         axes.grid(alpha=0.3)
     handles = axes.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=6, frameon=False)
@@ -86,7 +88,8 @@ def _draw_memory(axes: Axes, memory: Sequence[Any], colours: dict, solved: float
         x, y = [m.length for m in chosen], [max(m.error, 1e-3) for m in chosen]
         axes.plot(x, y, "o-", color=colours[name], ms=4, lw=1.4)
     axes.axhline(solved, color="0.5", lw=0.8, ls="--")
-    axes.annotate("solved", (lengths[0], solved), (0, -11), textcoords="offset points", fontsize=8)
+    place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+    axes.annotate("solved", (1, solved), (-3, 3), ha="right", fontsize=8, **place)
     axes.set(
         xscale="log", yscale="log", xlabel="T, steps to remember over", ylabel="error / chance"
     )
