@@ -88,7 +88,7 @@ def _draw_memory(axes: Axes, memory: Sequence[Any], colours: dict, solved: float
         x, y = [m.length for m in chosen], [max(m.error, 1e-3) for m in chosen]
         axes.plot(x, y, "o-", color=colours[name], ms=4, lw=1.4)
     axes.axhline(solved, color="0.5", lw=0.8, ls="--")
-    place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+    place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
     axes.annotate("solved", (1, solved), (-3, 3), ha="right", fontsize=8, **place)
     axes.set(
         xscale="log", yscale="log", xlabel="T, steps to remember over", ylabel="error / chance"
