@@ -130,7 +130,7 @@ def test_evaluation_carries_the_state_through_the_split_whatever_the_streams(cac
 
 
 def test_an_epoch_begins_anew_whatever_was_carried(cache):
-    task, gradient, model, params = build(cache)
+    task, gradient, model, params = build(cache, K1)
     carry = task.init_carry(model)
     ill = jax.tree.map(lambda leaf: leaf + 3.0, carry)
     size = task.num_batches("train")
@@ -175,8 +175,11 @@ def run(cache, *, accumulate=1, **options):
     for i in range(3):
         state, record = compiled(state, strategy.put(task.batch("train", i)), jax.random.key(1))
         losses.append(record["sums"]["loss"][0])
-    shapes = [[x.shape for x in jax.tree.leaves(tree)] for tree in (state, strategy.abstract(init))]
+    saved = strategy.abstract(init)  # what a checkpoint is restored into
+    shapes = [[x.shape for x in jax.tree.leaves(tree)] for tree in (state, saved)]
     assert shapes[0] == shapes[1]
+    for leaf in jax.tree.leaves(saved.carry):
+        assert leaf.sharding.shard_shape(leaf.shape)[0] == ROWS // parts["num_devices"]
     return state, jax.device_get({"state": state, "losses": losses})
 
 
@@ -235,6 +238,7 @@ def test_a_run_resumed_at_any_step_ends_bit_for_bit(tmp_path, monkeypatch):
     train.train(checked, tmp_path / "whole")
     expected = outcome(tmp_path / "whole")
     assert any(name.startswith("['carry']") for name in expected["state"])
+    assert expected["meta"]["watch"]["steps"] == NUM_STEPS
     task = tasks.build(checked["task"], 0, str(shared))
     size = task.num_batches("train")
     assert 3 < size < NUM_STEPS - 1
