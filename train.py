@@ -20,7 +20,7 @@ import models
 import tasks
 from errors import Parser, Preempted, SeqlabError
 from models import join
-from trained import load_parts
+from trained import cache_of, load_parts
 from training import compilation, config_files, gradients, parallel, report, schema
 from training.checkpoints import Checkpointer
 from training.freezing import freeze
@@ -32,8 +32,6 @@ from training.run_directory import RunDirectory
 from training.signals import StopFlag
 from training.state import TrainState, UpdateRule, create_state
 from training.trainer import Trainer
-
-CACHE = Path(__file__).resolve().parent / ".cache"
 
 
 def train_step(
@@ -189,7 +187,7 @@ def train(settings: dict, workdir: str | Path) -> dict[str, Any]:
         finished = run.result()
         if finished and finished["num_steps"] >= settings["num_steps"]:
             return finished
-        cache = settings["data_dir"] or str(CACHE)
+        cache = cache_of(settings)
         compilation.keep_compiled(cache)
         with StopFlag() as stop:
             task = tasks.build(settings["task"], settings["seed"], cache)

@@ -17,6 +17,11 @@ from training.run_directory import CONFIG, RunDirectory
 CACHE = Path(__file__).resolve().parent / ".cache"
 
 
+def cache_of(settings: Mapping[str, Any]) -> str:
+    """Where a run keeps prepared data and compiled programs, whatever the working directory."""
+    return settings["data_dir"] or str(CACHE)
+
+
 class TrainedRun(NamedTuple):
     """What a run directory holds of a trained model. steps: of the checkpoints it is made of."""
 
@@ -51,7 +56,7 @@ def load_run(workdir: str | Path, kind: str, step: int | None = None) -> Trained
         raise ConfigError(
             f"--workdir {run.path} holds a {models.MODELS[name].kind} ({name}), not a {kind}."
         )
-    compilation.keep_compiled(settings["data_dir"] or str(CACHE))
+    compilation.keep_compiled(cache_of(settings))
     tokenizer = data.load_tokenizer(run / "tokenizer")
     model = models.build(settings["model"], tokenizer.vocab_size)
     steps, params = read_params(run.checkpoints, settings, step)

@@ -33,11 +33,11 @@ def read(options: argparse.Namespace) -> Iterator[Sentence]:
     import data
     from analysis.alignment import word_of_each_piece, word_weights
     from analysis.attention import attention_weights, heads_of
-    from trained import load_run
+    from trained import cache_of, load_run
 
     run = load_run(options.workdir, "seq2seq", options.checkpoint)
     settings = run.settings
-    source = data.build_source(settings["task"]["source"], settings["data_dir"] or ".cache")
+    source = data.build_source(settings["task"]["source"], cache_of(settings))
     for example in source.pairs(options.split)[: options.limit]:
         sides = [run.tokenizer.encode(text) for text in (example.source, example.target)]
         words = [[*word_of_each_piece(run.tokenizer, side), -1] for side in sides]  # and EOS

@@ -31,7 +31,7 @@ from experiments.memory_tasks import (
     copy_problem,
     train,
 )
-from trained import CACHE, load_run
+from trained import cache_of, load_run
 from training import checkpoint_reader
 
 LEARNING_RATE = 1e-2
@@ -89,7 +89,7 @@ def horizons_of_run(workdir: str) -> Iterable[Horizon]:
     """A run's language model at each of its checkpoints, on rows of validation text."""
     run = load_run(workdir, "language_model")
     settings = run.settings
-    task = tasks.build(settings["task"], settings["seed"], settings["data_dir"] or str(CACHE))
+    task = tasks.build(settings["task"], settings["seed"], cache_of(settings))
     batch = task.batch("validation", 0)
     lengths_B = (batch["segments"] > 0).sum(axis=1)
     rows = lengths_B >= max(2, lengths_B.max() // 2)

@@ -15,10 +15,10 @@ def report(options: argparse.Namespace) -> str:
     import data
     from analysis.rare_words import count_unknown
     from data.sources import SPLITS
-    from trained import load_run
+    from trained import cache_of, load_run
 
     run = load_run(options.workdir, "seq2seq")
-    source = data.build_source(run.settings["task"]["source"], run.settings["data_dir"] or ".cache")
+    source = data.build_source(run.settings["task"]["source"], cache_of(run.settings))
     lines = []
     for split in SPLITS:
         for side in ("source", "target"):
