@@ -21,7 +21,7 @@ import tasks
 from errors import Parser, Preempted, SeqlabError
 from models import join
 from trained import cache_of, load_parts
-from training import compilation, config_files, gradients, parallel, report, schema
+from training import compilation, config_files, cores, gradients, parallel, report, schema
 from training.checkpoints import Checkpointer
 from training.freezing import freeze
 from training.memory import keep_freed_memory
@@ -269,6 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, overrides = parser.parse_known_args(argv)
         config = config_files.load_config(options.config, overrides)
         settings = check(config)
+        cores.split(settings["parallel"]["num_devices"])
         run = RunDirectory(options.workdir)
         run.check()
         done = run.result()

@@ -12,12 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 import decoding
 import models
 from benchmarks import harness, machine
 from benchmarks.workloads import FIRST_WORD, transformer_seq2seq
-from training import memory
+from tasks.search import mesh_for, spread
+from training import cores, memory
 
 TITLE = "Translation with five beams, against Hugging Face generate"
 BLOCK = {**transformer_seq2seq(256, 8, 6), "layer_norm": "post"}
@@ -42,7 +44,9 @@ class Search:
     ) -> None:
         self.model, self.variables = fresh_model(block, vocab_size)
         self.source_BS, self.length = source_BS, length
-        self._search = jax.jit(self._translate)
+        mesh = mesh_for(len(source_BS))
+        self._search = jax.jit(spread(self._translate, mesh))
+        self.variables = jax.device_put(self.variables, NamedSharding(mesh, PartitionSpec()))
 
     def _translate(self, variables: Any, source_BS: jax.Array) -> jax.Array:
         apply = self.model.apply
@@ -78,6 +82,7 @@ def main() -> int:
     if not harness.has("transformers"):
         return harness.skip(TITLE, "Hugging Face's transformers")
     memory.keep_freed_memory()
+    cores.split()
     busy = machine.cores_used_by_others()
     source_BS = sources(SENTENCES, SOURCE_LENGTH, VOCAB_SIZE)
     ours = Search(BLOCK, VOCAB_SIZE, source_BS, TARGET_LENGTH)

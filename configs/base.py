@@ -129,7 +129,7 @@ def config() -> ConfigDict:
             "final_split": "test",
             "parallel": {
                 "strategy": "pmap",  # or "mesh"
-                "num_devices": 0,  # 0 is all
+                "num_devices": 0,  # 0 is all; of a CPU one
                 "mesh": (0, 1, 1),  # data, fsdp, tensor; a leading 0 is filled in
                 "canonical_shards": 0,  # gradients bit for bit equal on all that divide it
             },

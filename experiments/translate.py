@@ -126,7 +126,9 @@ def build_translator(options: argparse.Namespace) -> Any:
     """The translator of a run directory with the options of the command line."""
     from tasks.search import Translator
     from trained import load_run  # here, so that wrong arguments are named at once
+    from training import cores
 
+    cores.split()
     run = load_run(options.workdir, "seq2seq", options.checkpoint)
     task = run.settings["task"]
     given = {

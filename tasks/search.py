@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import data
 import decoding
@@ -18,6 +19,7 @@ Array = jax.Array
 WIDTHS = (16, 24, 32, 48)
 SIZES = (1, 4, 16)
 CELLS_PER_BATCH = 8192  # source tokens times hypotheses searched at once, at most
+AXIS = "rows"
 
 
 def output_length(source_length: Any) -> Any:
@@ -25,11 +27,48 @@ def output_length(source_length: Any) -> Any:
     return 3 * source_length // 2 + 10
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
+@functools.partial(jax.jit, static_argnums=(0, 3, 4, 5), static_argnames="mesh")
 def search(
+    model: Any,
+    variables: Any,
+    source_BS: Array,
+    max_len: int,
+    num_beams: int,
+    penalty: float,
+    *,
+    mesh: Mesh | None = None,
+) -> decoding.SearchResult:
+    """The best output for each row by beam search, or greedily with one beam.
+
+    Args:
+        mesh: devices that share the rows; each goes on until its own are done.
+    """
+
+    def rows(variables: Any, source_BS: Array) -> decoding.SearchResult:
+        return _search_rows(model, variables, source_BS, max_len, num_beams, penalty)
+
+    return spread(rows, mesh)(variables, source_BS) if mesh else rows(variables, source_BS)
+
+
+def spread(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """function(variables, rows) with the rows spread over the devices of the mesh."""
+    each, whole = PartitionSpec(AXIS), PartitionSpec()
+    # A loop's first carry is the same on all devices and its last is not; JAX would refuse it.
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=(whole, each), out_specs=each, check_vma=False
+    )
+
+
+def mesh_for(num_rows: int) -> Mesh:
+    """As many of this host's devices as share so many rows evenly."""
+    devices = jax.local_devices()
+    number = max(n for n in range(1, len(devices) + 1) if num_rows % n == 0)
+    return Mesh(np.array(devices[:number]), (AXIS,))
+
+
+def _search_rows(
     model: Any, variables: Any, source_BS: Array, max_len: int, num_beams: int, penalty: float
 ) -> decoding.SearchResult:
-    """The best output for each row by beam search, or greedily with one beam."""
     encoded = model.apply(variables, source_BS, method="encode")
     carry = model.apply(variables, encoded, max_len, num_beams, method="init_carry")
 
@@ -80,6 +119,13 @@ class Translator:
         self.model, self.variables, self.tokenizer = model, variables, tokenizer
         self.num_beams, self.length_penalty = num_beams, length_penalty
         self.max_length = max_length
+        self._placed: dict[Mesh, Any] = {}
+
+    def _variables_on(self, mesh: Mesh) -> Any:
+        if mesh not in self._placed:
+            everywhere = NamedSharding(mesh, PartitionSpec())
+            self._placed[mesh] = jax.device_put(self.variables, everywhere)
+        return self._placed[mesh]
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Source ids of each line, EOS at the end."""
@@ -93,14 +139,15 @@ class Translator:
         results: list[np.ndarray] = [np.zeros(0, np.int32)] * len(sources)
         for rows, source_BS in self._batches(sources):
             poll()
-            length = output_length(source_BS.shape[1])
+            mesh = mesh_for(len(source_BS))
             found = search(
                 self.model,
-                self.variables,
+                self._variables_on(mesh),
                 source_BS,
-                length,
+                output_length(source_BS.shape[1]),
                 self.num_beams,
                 self.length_penalty,
+                mesh=mesh,
             )
             tokens_BT = np.asarray(found.tokens_BKT)[:, 0]
             for row, tokens_T in zip(rows, tokens_BT, strict=False):
@@ -123,6 +170,7 @@ class Translator:
         for width in sorted(set(widths)):
             rows = [i for i in in_order if widths[i] == width]
             full = max(1, CELLS_PER_BATCH // (width * self.num_beams))
+            full -= full % min(full, jax.local_device_count())
             size = min((size for size in SIZES if len(rows) <= size < full), default=full)
             for start in range(0, len(rows), size):
                 chosen = rows[start : start + size]

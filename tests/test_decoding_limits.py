@@ -105,6 +105,21 @@ def test_every_model_scores_what_it_found(name):
     np.testing.assert_allclose(found.log_probs_BK[:, 0], log_prob_B, rtol=1e-5, atol=1e-5)
 
 
+def test_rows_spread_over_devices_are_found_in_their_places():
+    """Each device searches its own rows: the same results as one device with all of them."""
+    model, variables = make(SEQ2SEQ["transformer"])
+    source_BS = sources(12)
+    options = (6, 3, 0.6)
+    alone = tasks.search.search(model, variables, source_BS, *options)
+    mesh = tasks.search.mesh_for(len(source_BS))
+    assert mesh.size == 6  # of eight: the most that share twelve rows evenly
+    spread = tasks.search.search(model, variables, source_BS, *options, mesh=mesh)
+    assert len(spread.tokens_BKT.sharding.device_set) == 6
+    assert len(np.unique(alone.scores_BK)) == 12  # no two rows are the same
+    np.testing.assert_array_equal(spread.tokens_BKT, alone.tokens_BKT)
+    np.testing.assert_allclose(spread.scores_BK, alone.scores_BK, rtol=1e-5)
+
+
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "length_penalty": 0.6}])
 def test_search_stops_early_and_loses_nothing(options):
     """With a row that never ends beside them the rows search to the end: the same result."""

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from errors import ConfigError
+from training import cores
 
 AXIS = "data"
 RULES = (
@@ -256,7 +257,7 @@ def build_strategy(block: Mapping[str, Any], accumulate: int = 1) -> Strategy:
             f"config.parallel.num_devices is {wanted}, but JAX sees {len(found)} "
             f"{found[0].platform} device(s)."
         )
-    devices = found[:wanted] if wanted else found
+    devices = found[:wanted] if wanted else cores.for_training(found)
     shards = block["canonical_shards"]
     if shards % len(devices):
         raise ConfigError(
