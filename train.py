@@ -76,8 +76,7 @@ def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: Sto
     accumulate, ema = settings["accumulate"], settings["ema_decay"]
     shards = settings["parallel"]["canonical_shards"]
     clip_norm, clip = settings["optimizer"]["clip_norm"], build_clip(settings["optimizer"])
-    diagnose = settings["diagnose_every"] > 0
-    rule = UpdateRule(optimizer, schedule, clip_norm, ema, clip, diagnose)
+    rule = UpdateRule(optimizer, schedule, clip_norm, ema, clip, settings["diagnose_every"])
 
     def init() -> TrainState:
         key = jax.random.fold_in(jax.random.key(settings["seed"]), 0)

@@ -51,7 +51,7 @@ class TrainStep:
         task: gives the loss and the vocabulary.
         next_batch: the batch of the next step.
         where: config.parallel, PMAP or MESH.
-        diagnose: with the norms of each layer.
+        diagnose_every: steps between measurements of each layer; 0 is off.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class TrainStep:
         task: tasks.Task,
         next_batch: Callable[[], Mapping[str, Any]],
         where: Mapping[str, Any] = PMAP,
-        diagnose: bool = False,
+        diagnose_every: int = 0,
     ) -> None:
         self.model, self.task = models.build(block, task.vocab_size), task
         self._next_batch, self._key = next_batch, jax.random.key(1)
         optimizer, schedule = build_optimizer(OPTIMIZER, num_steps=1000)
-        rule = UpdateRule(optimizer, schedule, CLIP_NORM, 0.0, diagnose=diagnose)
+        rule = UpdateRule(optimizer, schedule, CLIP_NORM, 0.0, diagnose_every=diagnose_every)
         parts = {"model": self.model, "task": task, "rule": rule}
 
         def init() -> TrainState:
@@ -103,8 +103,8 @@ class TrainStep:
 
 
 def train_step(
-    workload: Workload, where: Mapping[str, Any] = PMAP, diagnose: bool = False
+    workload: Workload, where: Mapping[str, Any] = PMAP, diagnose_every: int = 0
 ) -> TrainStep:
     """The step of a workload, on one batch again and again."""
     batch = workload.batch()
-    return TrainStep(workload.model, FixedTask(workload), lambda: batch, where, diagnose)
+    return TrainStep(workload.model, FixedTask(workload), lambda: batch, where, diagnose_every)

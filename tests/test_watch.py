@@ -50,7 +50,7 @@ def compiled():
     params = model.init(jax.random.key(0), jnp.ones((1, 8)), 1.0)["params"]
     block = {"name": "sgd", "learning_rate": 0.02, "schedule": {"name": "constant"}}
     optimizer, schedule = build_optimizer(block, STEPS)
-    rule = UpdateRule(optimizer, schedule, clip_norm=0.0, ema_decay=0.0, diagnose=True)
+    rule = UpdateRule(optimizer, schedule, clip_norm=0.0, ema_decay=0.0, diagnose_every=EVERY)
     step = functools.partial(train_step, model=model, task=Regression(), rule=rule)
     return create_state(params, optimizer, False), jax.jit(step)
 

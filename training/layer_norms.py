@@ -54,6 +54,11 @@ def stacks(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def layer_norms(tree: Any) -> Array:
     """The Euclidean norm of each layer, in the order of layer_names, float32."""
+    return jnp.sqrt(layer_squares(tree))
+
+
+def layer_squares(tree: Any) -> Array:
+    """The square of it; their sum is the square of the norm of all."""
     squares: dict[str, Array] = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         names = _layer_names(path, leaf.shape)
@@ -61,4 +66,4 @@ def layer_norms(tree: Any) -> Array:
         found = jnp.sum(jnp.square(leaf.astype(jnp.float32)), axis=tuple(axes))
         for name, square in zip(names, found.reshape(-1), strict=True):
             squares[name] = squares.get(name, jnp.zeros(())) + square
-    return jnp.sqrt(jnp.stack([squares[name] for name in layer_names(tree)]))
+    return jnp.stack([squares[name] for name in layer_names(tree)])

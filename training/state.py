@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from training.clipping import Clip, unclipped
-from training.layer_norms import layer_norms
+from training.layer_norms import layer_norms, layer_squares
 
 Array = jax.Array
 Sums = dict[str, tuple[Array, Array]]
@@ -56,7 +56,8 @@ class UpdateRule:
         clip_norm: g becomes clip_norm * g / |g| where |g| is larger; 0 is off.
         ema_decay: of the moving average; 0 is off.
         clip: what is done to the gradient before that.
-        diagnose: also gives the norms of each layer.
+        diagnose_every: also gives the norms of each layer: of its gradient at every step, of
+            its update and weights at multiples of this; 0 is off.
     """
 
     optimizer: optax.GradientTransformation
@@ -64,7 +65,7 @@ class UpdateRule:
     clip_norm: float
     ema_decay: float
     clip: Clip = unclipped
-    diagnose: bool = False
+    diagnose_every: int = 0
 
     def __call__(
         self, state: TrainState, grads: Any, sums: Sums, carry: Any = None
@@ -76,7 +77,8 @@ class UpdateRule:
         """
         loss_sum, weight = sums["loss"]
         grads = jax.tree.map(lambda g: g / weight, grads)
-        norm = optax.tree.norm(grads)
+        squares = layer_squares(grads)
+        norm = jnp.sqrt(squares.sum())
         finite = jnp.isfinite(norm) & jnp.isfinite(loss_sum)
         clipped, clipped_norm = self._clip(grads, norm, state.params)
         updates, opt_state = self.optimizer.update(clipped, state.opt_state, state.params)
@@ -109,9 +111,13 @@ class UpdateRule:
             "skipped_in_row": new_state.skipped_in_row,
         }
         record: dict[str, Any] = {"scalars": scalars}
-        if self.diagnose:
-            measured = {"gradient": grads, "update": updates, "weight": state.params}
-            record["layers"] = {name: layer_norms(tree) for name, tree in measured.items()}
+        if self.diagnose_every:
+            due = new_state.step % self.diagnose_every == 0
+            record["layers"] = {
+                "gradient": jnp.sqrt(squares),
+                "update": norms_when(due, updates),
+                "weight": norms_when(due, state.params),
+            }
         return new_state, record
 
     def _clip(self, grads: Any, norm: Array, params: Any) -> tuple[Any, Array]:
@@ -123,3 +129,9 @@ class UpdateRule:
             return clipped, norm
         scale = jnp.minimum(1.0, self.clip_norm / jnp.maximum(norm, 1e-30))
         return jax.tree.map(lambda g: g * scale, clipped), norm * scale
+
+
+def norms_when(due: Array, tree: Any) -> Array:
+    """The norm of each layer, or zeros, which cost nothing, when none are due."""
+    shape = jax.eval_shape(layer_norms, tree)
+    return jax.lax.cond(due, layer_norms, lambda tree: jnp.zeros(shape.shape, shape.dtype), tree)
