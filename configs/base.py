@@ -5,6 +5,7 @@ out have the defaults of the class; training/schema.py fills them in and checks 
 """
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,6 +146,28 @@ def text_pairs(data: str, source_language: str, target_language: str) -> dict[st
     return {"name": "folder", "path": str(Path(data).expanduser().absolute()), **languages}
 
 
+def pairs_task(name: str, source: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """The block of a task on pairs of sequences, with `options` in place of its defaults."""
+    block = {
+        "name": name,
+        "source": source,
+        "tokenizer": {"name": "words"},
+        "tokens_per_batch": 2048,
+        "max_length": 100,
+        "num_buckets": 6,
+        "label_smoothing": 0.0,
+        "num_beams": 5,
+        "length_penalty": 1.0,
+    }
+    return block | options
+
+
+def sweep_small(known: Iterable[str]) -> list[str]:
+    """One argument string for each run: every small one of some presets, three seeds."""
+    models = [name for name in known if name.endswith("-small")]
+    return [f"model={model},seed={seed}" for model in models for seed in range(3)]
+
+
 def smoke(config: ConfigDict) -> None:
     """Makes a run that takes seconds on a CPU: few made-up sentences, three steps, one save."""
     small = {"num_train": 64, "num_validation": 8, "num_test": 8}
@@ -152,6 +175,9 @@ def smoke(config: ConfigDict) -> None:
         config.task.source = {"name": "toy_language"}
     config.task.source.update(small)
     config.task.tokenizer = {"name": "words"}
+    if "num_beams" in config.task:  # of pairs_task
+        config.task.tokens_per_batch, config.task.num_buckets = 256, 1
+        config.task.num_beams = min(config.task.num_beams, 2)
     config.num_steps = config.eval_every = config.save_every = 3
     config.log_every = 1
     config.optimizer.schedule.warmup_steps = 1

@@ -49,5 +49,4 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def sweep() -> list[str]:
     """One argument string for each run: every architecture, three seeds."""
-    models = [name for name in base.LANGUAGE_MODELS if name.endswith("-small")]
-    return [f"model={model},seed={seed}" for model in models for seed in range(3)]
+    return base.sweep_small(base.LANGUAGE_MODELS)

@@ -19,17 +19,14 @@ def get_config(arg: str = "") -> ConfigDict:
     given = base.parse(arg, facts=2, hops=2, seed=0, smoke=False)
     config = base.config()
     config.seed = given.seed
-    config.task = {
-        "name": "translation",
-        "source": {"name": "supporting_facts", "num_facts": given.facts},
-        "tokenizer": {"name": "words"},
-        "tokens_per_batch": 4096,
-        "max_length": 96,
-        "num_buckets": 1,
-        "label_smoothing": 0.0,
-        "num_beams": 1,
-        "length_penalty": 1.0,
-    }
+    config.task = base.pairs_task(
+        "translation",
+        {"name": "supporting_facts", "num_facts": given.facts},
+        tokens_per_batch=4096,
+        max_length=96,
+        num_buckets=1,
+        num_beams=1,
+    )
     # The full stop is the most frequent word of these stories: id 4, the model's separator.
     config.model = {"name": "memory_network", "embedding_size": 32, "num_hops": given.hops}
     config.num_steps = 3000

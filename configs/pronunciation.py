@@ -17,17 +17,10 @@ def get_config(arg: str = "") -> ConfigDict:
     given = base.parse(arg, model="transformer-small", stress=False, seed=0, smoke=False)
     config = base.config()
     config.seed = given.seed
-    config.task = {
-        "name": "pronunciation",
-        "source": {"name": "pronunciations", "stress": given.stress},
-        "tokenizer": {"name": "words"},
-        "tokens_per_batch": 2048,
-        "max_length": 40,
-        "num_buckets": 3,
-        "label_smoothing": 0.1,
-        "num_beams": 5,
-        "length_penalty": 1.0,
-    }
+    source = {"name": "pronunciations", "stress": given.stress}
+    config.task = base.pairs_task(
+        "pronunciation", source, max_length=40, num_buckets=3, label_smoothing=0.1
+    )
     config.model = base.choose_model(given.model, base.SEQ2SEQ, given.smoke)
     config.model.dropout_rate = 0.1
     config.num_steps = 2500
@@ -35,13 +28,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.schedule.warmup_steps = 200
     if given.smoke:
         base.smoke(config)
-        config.task.tokens_per_batch = 256
-        config.task.num_buckets = 1
-        config.task.num_beams = 2
     return config
 
 
 def sweep() -> list[str]:
     """One argument string for each run: every small architecture, three seeds."""
-    models = [name for name in base.SEQ2SEQ if name.endswith("-small")]
-    return [f"model={model},seed={seed}" for model in models for seed in range(3)]
+    return base.sweep_small(base.SEQ2SEQ)

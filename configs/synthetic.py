@@ -22,25 +22,20 @@ def get_config(arg: str = "") -> ConfigDict:
     given = base.parse(arg, task="copy", model="transformer-tiny", seed=0, smoke=False)
     config = base.config()
     config.seed = given.seed
-    config.task = {
-        "name": "translation",
-        "source": base.choose("task", given.task, TASKS),
-        "tokenizer": {"name": "words"},
-        "tokens_per_batch": 1024,
-        "max_length": 64,
-        "num_buckets": 2,
-        "label_smoothing": 0.0,
-        "num_beams": 1,
-        "length_penalty": 1.0,
-    }
+    config.task = base.pairs_task(
+        "translation",
+        base.choose("task", given.task, TASKS),
+        tokens_per_batch=1024,
+        max_length=64,
+        num_buckets=2,
+        num_beams=1,
+    )
     config.model = base.choose_model(given.model, base.SEQ2SEQ, given.smoke)
     config.model.dropout_rate = 0.0  # there are more strings than a run can read twice
     config.num_steps = 1500
     config.optimizer.learning_rate = 3e-3
     if given.smoke:
         base.smoke(config)
-        config.task.tokens_per_batch = 256
-        config.task.num_buckets = 1
     return config
 
 

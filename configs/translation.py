@@ -31,17 +31,11 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config = base.config()
     config.seed = given.seed
-    config.task = {
-        "name": "translation",
-        "source": base.text_pairs(given.data, given.source_language, given.target_language),
-        "tokenizer": {"name": "bpe", "vocab_size": 1000},
-        "tokens_per_batch": 2048,
-        "max_length": 100,
-        "num_buckets": 6,
-        "label_smoothing": 0.0,
-        "num_beams": 5,
-        "length_penalty": 1.0,
-    }
+    config.task = base.pairs_task(
+        "translation",
+        base.text_pairs(given.data, given.source_language, given.target_language),
+        tokenizer={"name": "bpe", "vocab_size": 1000},
+    )
     config.model = base.choose_model(given.model, base.SEQ2SEQ, given.smoke)
     # One pass over the text in five minutes: neither noise nor smoothing is needed, and a
     # small vocabulary is seen more often (Ding et al. 2019 on little data). For longer runs
@@ -52,13 +46,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.schedule.warmup_steps = 150
     if given.smoke:
         base.smoke(config)
-        config.task.tokens_per_batch = 256
-        config.task.num_buckets = 1
-        config.task.num_beams = 2
     return config
 
 
 def sweep() -> list[str]:
     """One argument string for each run: every architecture, three seeds."""
-    models = [name for name in base.SEQ2SEQ if name.endswith("-small")]
-    return [f"model={model},seed={seed}" for model in models for seed in range(3)]
+    return base.sweep_small(base.SEQ2SEQ)
