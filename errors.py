@@ -4,6 +4,8 @@ Every command prints such an error as one line and leaves with the code (sysexit
 """
 
 import argparse
+import sys
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 
@@ -48,3 +50,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message[:1].upper()}{message[1:]}. See --help.")
+
+    def run(
+        self, work: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None
+    ) -> int:
+        """Does the work with the arguments of a command; returns the exit code."""
+        try:
+            work(self.parse_args(argv))
+        except SeqlabError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        return 0

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from errors import ConfigError, Parser, SeqlabError
+from errors import ConfigError, Parser
 
 
 class Sentence(NamedTuple):
@@ -98,6 +98,17 @@ def save(path: Path, sentences: Sequence[Sentence], scores: dict[str, dict[str, 
     path.write_text(json.dumps({"scores": scores, "sentences": rows}), encoding="utf-8")
 
 
+def align(options: argparse.Namespace) -> None:
+    """Prints the scores of each head, and writes --output."""
+    if options.limit < 1:
+        raise ConfigError(f"--limit must be at least 1, got {options.limit}.")
+    sentences = list(read(options))
+    scores = measure(sentences)
+    print(table(scores))
+    if options.output:
+        save(options.output, sentences, scores)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
@@ -106,19 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--limit", type=int, default=200, help="sentences, at most")
     parser.add_argument("--output", type=Path, help="JSON file for weights and links")
-    try:
-        options = parser.parse_args(argv)
-        if options.limit < 1:
-            raise ConfigError(f"--limit must be at least 1, got {options.limit}.")
-        sentences = list(read(options))
-        scores = measure(sentences)
-        print(table(scores))
-        if options.output:
-            save(options.output, sentences, scores)
-        return 0
-    except SeqlabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return parser.run(align, argv)
 
 
 if __name__ == "__main__":

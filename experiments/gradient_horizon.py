@@ -22,7 +22,7 @@ import numpy as np
 
 import tasks
 from analysis.gradient_horizon import Radius, horizon, spectral_radii
-from errors import ConfigError, SeqlabError
+from errors import ConfigError, Parser
 from experiments import horizon_picture
 from experiments.memory_tasks import (
     CELLS,
@@ -129,29 +129,26 @@ def save(out: Path, found: list[Horizon], memory: list[Memory]) -> None:
     horizon_picture.draw(out / "horizon.png", found, memory, SOLVED)
 
 
+def measure(options: argparse.Namespace) -> None:
+    """Writes the tables and the picture of a run, or of networks that learn here."""
+    sizes = SMOKE if options.smoke else Sizes()
+    if options.workdir:
+        found, memory = list(horizons_of_run(options.workdir)), []
+        if not found:
+            raise ConfigError(f"--workdir {options.workdir} has no checkpoints.")
+    else:
+        found, memory = list(horizons_of_copy(sizes)), list(memories(sizes))
+    save(Path(options.out), found, memory)
+    print(f"Wrote {options.out}/horizon.png and its tables.")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder of the tables and the picture")
     parser.add_argument("--workdir", help="a run of train.py with a language model")
     parser.add_argument("--smoke", action="store_true", help="the whole path in seconds")
-    options = parser.parse_args(argv)
-    try:
-        sizes = SMOKE if options.smoke else Sizes()
-        if options.workdir:
-            found, memory = list(horizons_of_run(options.workdir)), []
-            if not found:
-                raise ConfigError(f"--workdir {options.workdir} has no checkpoints.")
-        else:
-            found, memory = list(horizons_of_copy(sizes)), list(memories(sizes))
-        save(Path(options.out), found, memory)
-    except SeqlabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"Wrote {options.out}/horizon.png and its tables.")
-    return 0
+    return parser.run(measure, argv)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from errors import Parser, SeqlabError
+from errors import Parser
 
 
-def report(options: argparse.Namespace) -> str:
-    """A paragraph for each side of each split."""
+def report(options: argparse.Namespace) -> None:
+    """Prints a paragraph for each side of each split."""
     import data
     from analysis.rare_words import count_unknown
     from data.sources import SPLITS
@@ -31,7 +31,7 @@ def report(options: argparse.Namespace) -> str:
             )
             listed = ", ".join(f"{word} {count}" for word, count in found.most_frequent)
             lines += [f"  {listed}"] if listed else []
-    return "\n".join(lines)
+    print("\n".join(lines))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,12 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     parser.add_argument("--workdir", required=True, help="run directory of a seq2seq model")
     parser.add_argument("--show", type=int, default=20, help="unknown words listed a side")
-    try:
-        print(report(parser.parse_args(argv)))
-        return 0
-    except SeqlabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return parser.run(report, argv)
 
 
 if __name__ == "__main__":
