@@ -13,6 +13,7 @@ import tasks
 from errors import ConfigError, DataError
 from training import checkpoint_reader, compilation, final_params, schema
 from training.run_directory import CONFIG, RunDirectory
+from trees import named_leaves
 
 CACHE = Path(__file__).resolve().parent / ".cache"
 
@@ -103,11 +104,10 @@ def read_params(
 def check_shapes(model: nn.Module, params: Any, path: Path) -> None:
     """Refuses parameters that are not those of the model; raises DataError."""
     expected = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))["params"]
-    shapes = [
-        {jax.tree_util.keystr(key, simple=True, separator="/"): leaf.shape for key, leaf in leaves}
-        for leaves in map(jax.tree.leaves_with_path, (expected, params))
-    ]
-    wanted, got = shapes
+    wanted, got = (
+        {name: leaf.shape for name, leaf in named_leaves(tree).items()}
+        for tree in (expected, params)
+    )
     for name in sorted(wanted.keys() | got.keys()):
         if wanted.get(name) != got.get(name):
             raise DataError(

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from errors import ConfigError
+from trees import named_leaves
 
 Tree = Mapping[str, Any]
 
@@ -54,12 +55,6 @@ class Joined(NamedTuple):
 def _shortened(names: Sequence[str]) -> str:
     """Some names as a list."""
     return f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}" or "-"
-
-
-def names_of(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their paths."""
-    leaves = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def places(part: str, known: Iterable[str]) -> dict[str, str]:
@@ -106,11 +101,11 @@ def join(fresh: Any, parts: Mapping[str, Tree], allow: Sequence[str] = ()) -> Jo
     Raises:
         ConfigError: names that are missing, unused or of another shape, and not allowed.
     """
-    filled = {name: np.asarray(leaf) for name, leaf in names_of(fresh).items()}
+    filled = {name: np.asarray(leaf) for name, leaf in named_leaves(fresh).items()}
     matched, reshaped, unused = set(), set(), []
     for part in (part for part in PARTS if part in parts):  # of two embeddings the last stays
         prefixes = places(part, filled)
-        for name, array in names_of(parts[part]).items():
+        for name, array in named_leaves(parts[part]).items():
             start = next((start for start in prefixes if name.startswith(start)), "")
             target = prefixes.get(start, "?") + name.removeprefix(start)
             if target not in filled or not _fits(array, filled[target]):

@@ -13,9 +13,10 @@ import train
 import trained
 from configs.base import WITHOUT_COUNTERPART
 from errors import ConfigError
-from models.join import join, names_of
+from models.join import join
 from training import checkpoint_reader
 from training.freezing import freeze
+from trees import named_leaves
 
 TRANSFORMER = {"d_model": 8, "num_heads": 2, "d_ff": 16}
 RECURRENT = {"embedding_size": 8, "hidden_size": 12}
@@ -54,8 +55,8 @@ def test_each_parameter_of_a_part_comes_from_its_language_model(name):
     language_model, model = PAIRS[name]
     fresh, source, target = params(model, 0), params(language_model, 1), params(language_model, 2)
     joined = join(fresh, {"encoder": source, "decoder": target}, WITHOUT_COUNTERPART)
-    found, old = names_of(joined.params), names_of(fresh)
-    left, right = names_of(source), names_of(target)
+    found, old = named_leaves(joined.params), named_leaves(fresh)
+    left, right = named_leaves(source), named_leaves(target)
     if name == "transformer":
         origin = {n: left[n.replace("encoder", "decoder")] for n in found if "encoder" in n}
         origin |= {n: right[n] for n in found if n in right}
@@ -89,8 +90,8 @@ def test_one_part_alone_leaves_the_other_fresh():
     language_model, model = PAIRS["transformer"]
     fresh = params(model, 0)
     joined = join(fresh, {"encoder": params(language_model, 1)}, WITHOUT_COUNTERPART)
-    for path, value in names_of(joined.params["decoder"]).items():
-        np.testing.assert_array_equal(value, names_of(fresh["decoder"])[path])
+    for path, value in named_leaves(joined.params["decoder"]).items():
+        np.testing.assert_array_equal(value, named_leaves(fresh["decoder"])[path])
     assert not joined.missing
 
 
@@ -162,11 +163,11 @@ def test_a_run_begins_with_its_language_models_and_says_so(language_model_run, c
     event = next(row for row in rows if row["event"] == "init_from")
     assert "encoder/norm/scale" in event["matched"]
     assert all("cross" in name for name in event["missing"])
-    before = names_of(trained.load_run(folder / "lm", "language_model").variables["params"])
+    before = named_leaves(trained.load_run(folder / "lm", "language_model").variables["params"])
     _, after, _ = checkpoint_reader.load(folder / "joined" / "checkpoints", None, "params")
-    for name, value in names_of(after["encoder"]).items():
+    for name, value in named_leaves(after["encoder"]).items():
         np.testing.assert_array_equal(value, before[f"decoder/{name}"], err_msg=name)
-    assert (names_of(after["decoder"])["norm/scale"] != before["decoder/norm/scale"]).any()
+    assert (named_leaves(after["decoder"])["norm/scale"] != before["decoder/norm/scale"]).any()
 
 
 @pytest.mark.parametrize(

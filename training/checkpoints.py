@@ -26,6 +26,7 @@ from training.checkpoint_reader import ITEM, quiet_orbax, read_arrays, refuse_if
 from training.files import free_bytes, size, storage_errors
 from training.manifest import ArrayInfo, Damaged, Manifest, file_digests
 from training.run_directory import now, provenance
+from trees import named_leaves
 
 MARGIN = 1 << 20  # bytes, more than a save writes besides its arrays
 
@@ -163,7 +164,7 @@ class Checkpointer:
             StorageError: no checkpoint is intact; they all stay where they are.
         """
         self.wait()
-        wanted, treedef = _named_leaves(abstract_state)
+        wanted = named_leaves(abstract_state)
         bad: list[tuple[Path, str]] = []
         for folder in self._folder.candidates(step):
             try:
@@ -181,7 +182,8 @@ class Checkpointer:
                 jax.device_put(arrays[name], getattr(leaf, "sharding", None))
                 for name, leaf in wanted.items()
             ]
-            return manifest.step, jax.tree_util.tree_unflatten(treedef, leaves), manifest.meta
+            state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+            return manifest.step, state, manifest.meta
         refuse_if_all_are_bad(bad)
         return None
 
@@ -244,19 +246,10 @@ class Checkpointer:
                 )
 
 
-def _named_leaves(tree: Any) -> tuple[dict[str, Any], Any]:
-    """{path: leaf} in the order of the tree, and its structure."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    named = {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
-    if len(named) != len(leaves):
-        raise ValueError("Two arrays of the state have the same path.")
-    return named, treedef
-
-
 def _host_arrays(state: Any) -> dict[str, np.ndarray]:
     # Copies of our own: on CPU device_get gives views of the live buffers, and that JAX does not
     # overwrite a donated buffer while such a view exists is nowhere promised.
-    named = jax.device_get(_named_leaves(state)[0])
+    named = jax.device_get(named_leaves(state))
     return {name: np.array(array) for name, array in named.items()}
 
 

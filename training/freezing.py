@@ -9,6 +9,7 @@ import optax
 
 import registry
 from errors import ConfigError
+from trees import named_leaves
 
 
 def freeze(
@@ -25,8 +26,7 @@ def freeze(
     """
     if not patterns:
         return optimizer
-    leaves = jax.tree.leaves_with_path(params)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    names = list(named_leaves(params))
     frozen = [any(fnmatch.fnmatchcase(name, p) for p in patterns) for name in names]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
