@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from models.attention import BareAttention
+from models.base import EncoderDecoder
 from models.layers import DTYPES, OutputLayer, logits
 from models.masks import positions_in_segment
 from registry import ConfigError, NonNegativeInt, PositiveInt
@@ -31,7 +32,7 @@ class Table(nn.Module):
         return jnp.take(self.embedding, rows, axis=0, mode="clip").astype(self.dtype)
 
 
-class MemoryNetwork(nn.Module):
+class MemoryNetwork(EncoderDecoder):
     """End-to-end memory network (Sukhbaatar et al. 2015) with adjacent tying.
 
       m_i = sum_j l_j A x_ij + T(i)       c_i = the same with the next hop's A and T
@@ -55,7 +56,6 @@ class MemoryNetwork(nn.Module):
         tie_embeddings: False gives W a matrix of its own.
     """
 
-    kind = "seq2seq"
     vocab_size: PositiveInt
     embedding_size: PositiveInt = 32
     num_hops: PositiveInt = 3
@@ -131,18 +131,6 @@ class MemoryNetwork(nn.Module):
 
     def _decode_features(self, encoded: Arrays, inputs_BT: Array, train: bool) -> Array:
         return self._read(encoded, jnp.cumsum(self.embed(inputs_BT), axis=1))
-
-    def decode(self, encoded: Arrays, inputs_BT: Array, train: bool = False) -> Array:
-        """Logits of the next target token at each place, (B, T, vocab_size)."""
-        return logits(self._decode_features(encoded, inputs_BT, train), self.output_layer())
-
-    def features(self, source_BS: Array, inputs_BT: Array, train: bool = False) -> Array:
-        """What the output layer sees at each target place, (B, T, embedding_size)."""
-        return self._decode_features(self.encode(source_BS, train), inputs_BT, train)
-
-    def __call__(self, source_BS: Array, inputs_BT: Array, train: bool = False) -> Array:
-        """encode, then decode."""
-        return self.decode(self.encode(source_BS, train), inputs_BT, train)
 
     def output_layer(self) -> Array:
         """The matrix kernel_VD that turns features into logits: the last hop's c."""

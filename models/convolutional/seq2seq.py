@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from models.attention import BareAttention
+from models.base import EncoderDecoder
 from models.convolutional.layers import HALF, NormedDense, centred_windows, gated, windows
 from models.layers import DTYPES, Dropout, Embed, OutputLayer, logits
 from registry import PositiveInt, Rate
@@ -88,7 +89,7 @@ class DecoderLayer(nn.Module):
         return (h_RTF + x_RTF) * HALF, padded_RLF[:, padded_RLF.shape[1] - (width - 1) :]
 
 
-class ConvolutionalSeq2Seq(nn.Module):
+class ConvolutionalSeq2Seq(EncoderDecoder):
     """ConvS2S (Gehring et al. 2017) with one vocabulary for both sides.
 
     The gradient of the encoder is not divided by the number of decoder layers, as there:
@@ -101,7 +102,6 @@ class ConvolutionalSeq2Seq(nn.Module):
         max_positions: places with a vector of their own; those beyond share the last.
     """
 
-    kind = "seq2seq"
     vocab_size: PositiveInt
     embedding_size: PositiveInt = 256
     hidden_size: PositiveInt = 256
@@ -169,22 +169,6 @@ class ConvolutionalSeq2Seq(nn.Module):
         place_T = jnp.arange(inputs_BT.shape[1])
         pasts = self._no_past(inputs_BT.shape[0])
         return self._run(inputs_BT, place_T, pasts, encoded, train)[1]
-
-    def decode(self, encoded: Arrays, inputs_BT: Array, train: bool = False) -> Array:
-        """Logits of the next target token at each place, (B, T, vocab_size)."""
-        return logits(self._decode_features(encoded, inputs_BT, train), self.output_layer())
-
-    def features(self, source_BS: Array, inputs_BT: Array, train: bool = False) -> Array:
-        """What the output layer sees at each target place, (B, T, embedding_size)."""
-        return self._decode_features(self.encode(source_BS, train), inputs_BT, train)
-
-    def __call__(self, source_BS: Array, inputs_BT: Array, train: bool = False) -> Array:
-        """encode, then decode."""
-        return self.decode(self.encode(source_BS, train), inputs_BT, train)
-
-    def output_layer(self) -> Array:
-        """The matrix kernel_VD that turns features into logits."""
-        return self.embed.embedding if self.tie_embeddings else self.output()
 
     @nn.nowrap
     def init_carry(self, encoded: Arrays, max_len: int, num_beams: int = 1) -> dict[str, Any]:

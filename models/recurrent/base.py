@@ -1,4 +1,4 @@
-"""Options, embeddings and output layer that all recurrent models share."""
+"""Options and embeddings that all recurrent models share."""
 
 from typing import Literal
 
@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.base import TiedOutput
 from models.layers import DTYPES, Dense, Dropout, Embed, OutputLayer
 from models.recurrent.layer import RecurrentStack
 from models.recurrent.options import CellOptions
@@ -14,7 +15,7 @@ from registry import PositiveInt, Rate
 Array = jax.Array
 
 
-class Recurrent(nn.Module, CellOptions):
+class Recurrent(TiedOutput, CellOptions):
     """What a recurrent language model and a recurrent encoder-decoder have in common.
 
     residual: each layer above the first adds its outputs to its inputs (Wu et al. 2016).
@@ -55,7 +56,3 @@ class Recurrent(nn.Module, CellOptions):
     def _read(self, parts: list[Array], train: bool = False) -> Array:
         """One tanh layer between the states and the output layer."""
         return jnp.tanh(self.readout(self.dropout(jnp.concatenate(parts, axis=-1), train)))
-
-    def output_layer(self) -> Array:
-        """The matrix kernel_VD that turns features into logits."""
-        return self.embed.embedding if self.tie_embeddings else self.output()

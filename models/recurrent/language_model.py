@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from models import masks
+from models.base import LanguageModel
 from models.layers import DTYPES, logits
 from models.recurrent.base import Recurrent
 from models.recurrent.cells import CELLS
@@ -15,10 +16,9 @@ from registry import PositiveInt
 Array = jax.Array
 
 
-class RecurrentLM(Recurrent):
+class RecurrentLM(LanguageModel, Recurrent):
     """Recurrent language model (Mikolov et al. 2010; with LSTM, Zaremba et al. 2014)."""
 
-    kind = "language_model"
     num_layers: PositiveInt = 2
 
     def setup(self) -> None:
@@ -54,12 +54,6 @@ class RecurrentLM(Recurrent):
         layers, h_TBH = self.stack(x_TBE, train, resets_TB, before)
         features_BTE = self._read([h_TBH], train).transpose(1, 0, 2)
         return {"state": {"layers": layers}, "memory": {}}, features_BTE
-
-    def __call__(
-        self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
-    ) -> Array:
-        """Logits of the next token at each place, (B, T, vocab_size)."""
-        return logits(self.features(tokens_BT, segments_BT, train), self.output_layer())
 
     @nn.nowrap
     def init_carry(self, batch_size: int, max_len: int, num_beams: int = 1) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from models.attention.scores import COVERED, SCORES, ScoreOptions
+from models.base import EncoderDecoder
 from models.convolutional.encoder import ConvolutionalEncoder
 from models.layers import DTYPES, Dense, logits
 from models.recurrent.base import Recurrent
@@ -18,7 +19,7 @@ from registry import ConfigError, PositiveInt
 Array = jax.Array
 
 
-class RecurrentSeq2Seq(Recurrent):
+class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
     """Recurrent encoder and decoder with one vocabulary for both sides.
 
     Attributes:
@@ -39,7 +40,6 @@ class RecurrentSeq2Seq(Recurrent):
         kernel_size: neighbours that a layer of a convolutional encoder sees.
     """
 
-    kind = "seq2seq"
     num_encoder_layers: PositiveInt = 1
     num_decoder_layers: PositiveInt = 1
     encoder: Literal["bidirectional", "forward", "reversed", "convolutional"] = "bidirectional"
@@ -209,18 +209,6 @@ class RecurrentSeq2Seq(Recurrent):
         x_TBE = self._embed(inputs_BT, train)
         _, parts = self._run(x_TBE, self._start(encoded), attend, stack)
         return self._read(parts, train).transpose(1, 0, 2)
-
-    def decode(self, encoded: dict, inputs_BT: Array, train: bool = False) -> Array:
-        """Logits of the next target token at each place, (B, T, vocab_size)."""
-        return logits(self._decode_features(encoded, inputs_BT, train), self.output_layer())
-
-    def features(self, source_BS: Array, inputs_BT: Array, train: bool = False) -> Array:
-        """What the output layer sees at each target place, (B, T, embedding_size)."""
-        return self._decode_features(self.encode(source_BS, train), inputs_BT, train)
-
-    def __call__(self, source_BS: Array, inputs_BT: Array, train: bool = False) -> Array:
-        """encode, then decode."""
-        return self.decode(self.encode(source_BS, train), inputs_BT, train)
 
     def init_carry(self, encoded: dict, max_len: int, num_beams: int = 1) -> dict[str, Any]:
         """The first states, and what attention reads of the source; the rest does not matter."""

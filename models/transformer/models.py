@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.base import EncoderDecoder, LanguageModel, TiedOutput
 from models.layers import DTYPES, Dropout, Embed, OutputLayer, logits, sinusoidal_positions
 from models.masks import cross_mask, positions_in_segment, self_mask, step_mask
 from models.transformer.block import BlockOptions, Context, Slots, init_caches
@@ -15,7 +16,7 @@ from registry import ConfigError, PositiveInt, Rate
 Array = jax.Array
 
 
-class _Transformer(nn.Module):
+class _Transformer(TiedOutput):
     """Options and embeddings that both models share."""
 
     vocab_size: PositiveInt
@@ -104,15 +105,10 @@ class _Transformer(nn.Module):
         scores_RV = logits(x_BTD.reshape(num_rows, -1), self.output_layer())
         return {"state": state, "memory": {**memory, "caches": caches}}, scores_RV
 
-    def output_layer(self) -> Array:
-        """The matrix kernel_VD that turns features into logits."""
-        return self.embed.embedding if self.tie_embeddings else self.output()
 
-
-class TransformerLM(_Transformer):
+class TransformerLM(LanguageModel, _Transformer):
     """Decoder-only Transformer language model (Vaswani et al. 2017; Radford et al. 2018)."""
 
-    kind = "language_model"
     num_layers: PositiveInt = 4
 
     def setup(self) -> None:
@@ -132,12 +128,6 @@ class TransformerLM(_Transformer):
             x_BTD = jnp.where((segments_BT != 0)[:, :, None], x_BTD, 0)
         return self.decoder(x_BTD, Context(self_mask(segments_BT, causal=True)), train)
 
-    def __call__(
-        self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
-    ) -> Array:
-        """Logits of the next token at each place, (B, T, vocab_size)."""
-        return logits(self.features(tokens_BT, segments_BT, train), self.output_layer())
-
     @nn.nowrap
     def init_carry(self, batch_size: int, max_len: int, num_beams: int = 1) -> dict[str, Any]:
         """Empty caches for max_len positions of num_beams hypotheses a row."""
@@ -148,10 +138,9 @@ class TransformerLM(_Transformer):
         return self._step(carry, token_R)
 
 
-class TransformerSeq2Seq(_Transformer):
+class TransformerSeq2Seq(EncoderDecoder, _Transformer):
     """The encoder-decoder Transformer with one vocabulary for both sides (Vaswani et al. 2017)."""
 
-    kind = "seq2seq"
     num_encoder_layers: PositiveInt = 3
     num_decoder_layers: PositiveInt = 3
 
@@ -177,18 +166,6 @@ class TransformerSeq2Seq(_Transformer):
             cross_mask(encoded["segments"], inputs_BT.shape[1]),
         )
         return self.decoder(self._embed(inputs_BT, None, train), context, train)
-
-    def decode(self, encoded: dict, inputs_BT: Array, train: bool = False) -> Array:
-        """Logits of the next target token at each place, (B, T, vocab_size)."""
-        return logits(self._decode_features(encoded, inputs_BT, train), self.output_layer())
-
-    def features(self, source_BS: Array, inputs_BT: Array, train: bool = False) -> Array:
-        """What the output layer sees at each target place, (B, T, d_model)."""
-        return self._decode_features(self.encode(source_BS, train), inputs_BT, train)
-
-    def __call__(self, source_BS: Array, inputs_BT: Array, train: bool = False) -> Array:
-        """encode, then decode."""
-        return self.decode(self.encode(source_BS, train), inputs_BT, train)
 
     def init_carry(self, encoded: dict, max_len: int, num_beams: int = 1) -> dict[str, Any]:
         """Empty caches, and the keys and values of the source for every layer."""
