@@ -1,6 +1,7 @@
-"""The attention weights of a model for one pair of sentences."""
+"""The attention weights of a model for pairs of sentences."""
 
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ Array = jax.Array
 
 MEAN = "mean of all"  # heads
 STEP = 16  # tokens are padded to this times a power of 2, so that few shapes compile
+ROWS = 16  # of a batch, at most
+PLACES = 2**18  # weights of one head for a batch, at most, where it has more than one row
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -20,16 +23,6 @@ def recorded_weights(model: Any, variables: Any, source_BS: Array, inputs_BT: Ar
     """What each attention layer sows when the whole target is read at once."""
     _, seen = model.apply(variables, source_BS, inputs_BT, mutable=["intermediates"])
     return seen.get("intermediates", {})
-
-
-def padded(ids: np.ndarray) -> np.ndarray:
-    """ids as the one row of a matrix of one of a few widths."""
-    width = STEP
-    while width < len(ids):
-        width *= 2
-    row = np.full((1, width), data.PAD, np.int32)
-    row[0, : len(ids)] = ids
-    return row
 
 
 def attention_weights(
@@ -44,18 +37,61 @@ def attention_weights(
         {path of the layer: (heads, queries, keys)}, or (layers, heads, queries, keys) where
         the layers are stacked under a scan.
     """
-    inputs = np.concatenate([[data.BOS], target[:-1]])
-    sown = recorded_weights(model, variables, padded(source), padded(inputs))
-    lengths = {"encoder": len(source), "decoder": len(target)}
+    [(_, found)] = attention_of_pairs(model, variables, [(source, target)])
+    return found
+
+
+def attention_of_pairs(
+    model: Any, variables: Any, pairs: Sequence[Sequence[np.ndarray]]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(number of a pair, its attention_weights), shortest pairs first.
+
+    Those of one width are read together, in batches of one shape.
+    """
+    widths = np.array([_width(max(map(len, pair))) for pair in pairs])
+    for width in np.unique(widths):
+        members = np.flatnonzero(widths == width)
+        num_rows = max(1, min(ROWS, len(pairs), PLACES // int(width) ** 2))
+        for start in range(0, len(members), num_rows):
+            chosen = members[start : start + num_rows]
+            source_BS = np.full((num_rows, width), data.PAD, np.int32)
+            inputs_BT = np.full((num_rows, width), data.PAD, np.int32)
+            for row, (source, target) in enumerate(pairs[i] for i in chosen):
+                source_BS[row, : len(source)] = source
+                inputs_BT[row, : len(target)] = [data.BOS, *target[:-1]]
+            layers = _by_layer(recorded_weights(model, variables, source_BS, inputs_BT))
+            for row, i in enumerate(chosen):
+                yield int(i), _of_row(layers, row, *map(len, pairs[i]))
+
+
+def _width(length: int) -> int:
+    """STEP times the power of 2 that holds so many tokens."""
+    width = STEP
+    while width < length:
+        width *= 2
+    return width
+
+
+def _by_layer(sown: Any) -> dict[str, np.ndarray]:
+    """{path of the layer: (..., batch, heads, queries, keys)}."""
     found = {}
     for key, weights in jax.tree.leaves_with_path(sown):
         names = [str(part.key) for part in key if isinstance(part, jax.tree_util.DictKey)]
+        found["/".join(names[:-1])] = np.asarray(weights, np.float32)
+    return found
+
+
+def _of_row(
+    layers: dict[str, np.ndarray], row: int, num_source: int, num_target: int
+) -> dict[str, np.ndarray]:
+    """The weights of one pair of a batch, without padding."""
+    found = {}
+    for path, array in layers.items():
+        names = path.split("/")
         # Self-attention of the encoder, or of the decoder, or else from the decoder across.
-        across = names[0] != "encoder" and "self_attention" not in names
-        num_keys = len(source) if across or names[0] == "encoder" else len(target)
-        num_queries = lengths["encoder" if names[0] == "encoder" else "decoder"]
-        array = np.asarray(weights, np.float32).squeeze(axis=-4)  # the batch of one
-        found["/".join(names[:-1])] = array[..., :num_queries, :num_keys]
+        num_queries = num_source if names[0] == "encoder" else num_target
+        num_keys = num_queries if "self_attention" in names else num_source
+        found[path] = array[..., row, :, :num_queries, :num_keys]
     return found
 
 

@@ -12,13 +12,14 @@ source knows the true links (toy_language), precision, recall and alignment erro
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from errors import ConfigError, Parser
+from training.files import storage_errors, write_atomic
 
 
 class Sentence(NamedTuple):
@@ -28,24 +29,25 @@ class Sentence(NamedTuple):
     weights: dict[str, np.ndarray]
 
 
-def read(options: argparse.Namespace) -> Iterator[Sentence]:
+def read(options: argparse.Namespace) -> list[Sentence]:
     """The sentences of a split with what each head looks at."""
     import data
     from analysis.alignment import word_of_each_piece, word_weights
-    from analysis.attention import attention_weights, heads_of
+    from analysis.attention import attention_of_pairs, heads_of
     from trained import cache_of, load_run
 
     run = load_run(options.workdir, "seq2seq", options.checkpoint)
     settings = run.settings
     source = data.build_source(settings["task"]["source"], cache_of(settings))
-    for example in source.pairs(options.split)[: options.limit]:
-        sides = [run.tokenizer.encode(text) for text in (example.source, example.target)]
-        words = [[*word_of_each_piece(run.tokenizer, side), -1] for side in sides]  # and EOS
-        ids = [np.array([*side, data.EOS], np.int32) for side in sides]
-        heads = heads_of(attention_weights(run.model, run.variables, *ids))
-        yield Sentence(
-            example, {name: word_weights(map_TS, *words) for name, map_TS in heads.items()}
-        )
+    examples = source.pairs(options.split)[: options.limit]
+    pieces = [[run.tokenizer.encode(text) for text in (e.source, e.target)] for e in examples]
+    pairs = [[np.array([*side, data.EOS], np.int32) for side in sides] for sides in pieces]
+    found = {}
+    for i, weights in attention_of_pairs(run.model, run.variables, pairs):
+        words = [[*word_of_each_piece(run.tokenizer, side), -1] for side in pieces[i]]  # and EOS
+        heads = heads_of(weights)
+        found[i] = {name: word_weights(map_TS, *words) for name, map_TS in heads.items()}
+    return [Sentence(example, found[i]) for i, example in enumerate(examples)]
 
 
 def measure(sentences: Sequence[Sentence]) -> dict[str, dict[str, float]]:
@@ -95,14 +97,17 @@ def save(path: Path, sentences: Sequence[Sentence], scores: dict[str, dict[str, 
         }
         for s in sentences
     ]
-    path.write_text(json.dumps({"scores": scores, "sentences": rows}), encoding="utf-8")
+    with storage_errors("write", path):
+        write_atomic(path, json.dumps({"scores": scores, "sentences": rows}))
 
 
 def align(options: argparse.Namespace) -> None:
     """Prints the scores of each head, and writes --output."""
     if options.limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}.")
-    sentences = list(read(options))
+    if options.output and not options.output.absolute().parent.is_dir():
+        raise ConfigError(f"--output {options.output}: there is no such folder.")
+    sentences = read(options)
     scores = measure(sentences)
     print(table(scores))
     if options.output:

@@ -1,16 +1,20 @@
 """Alignments from attention weights, and unknown words replaced through them."""
 
+import errno
 import json
 import math
 
+import jax
+import model_cases
 import numpy as np
 import pytest
 
 import data
 import train
-from analysis import alignment, rare_words
+from analysis import alignment, attention, rare_words
 from errors import ConfigError, DataError
 from experiments import align, unknown_words
+from training import files
 
 
 def test_weights_between_words_sum_pieces_of_the_source_and_average_those_of_the_target():
@@ -29,6 +33,7 @@ def test_entropy_between_its_limits():
     assert alignment.entropy(np.eye(3)) == 0
     assert alignment.entropy(np.full((2, 5), 0.2)) == pytest.approx(math.log(5))
     assert alignment.entropy(np.array([[0.5, 0.5, 0.0]])) == pytest.approx(math.log(2))
+    assert alignment.entropy(np.array([[0.2, 0.2, 0.0]])) == pytest.approx(math.log(2))
 
 
 def test_agreement_and_overlap():
@@ -127,6 +132,55 @@ def test_unknown_words_of_a_run_are_reported(run, capsys):
     out = capsys.readouterr().out
     assert "train source: 0 of" in out
     assert "test target" in out
+
+
+def test_weights_of_pairs_read_together_are_those_of_each_alone(monkeypatch):
+    model, variables = model_cases.make(model_cases.SEQ2SEQ["transformer"])
+    lengths = ((3, 5), (20, 4), (7, 5), (6, 2), (3, 17))
+    words = [[model_cases.tokens(1, n, seed=n)[0] for n in pair] for pair in lengths]
+    pairs = [tuple(np.append(side, data.EOS) for side in pair) for pair in words]
+    shapes, recorded = [], attention.recorded_weights
+
+    def noted(model, variables, source_BS, inputs_BT):
+        shapes.append((source_BS.shape, inputs_BT.shape))
+        return recorded(model, variables, source_BS, inputs_BT)
+
+    monkeypatch.setattr(attention, "recorded_weights", noted)
+    monkeypatch.setattr(attention, "ROWS", 2)
+    found = dict(attention.attention_of_pairs(model, variables, pairs))
+    assert sorted(found) == list(range(len(pairs)))
+    assert shapes == [((2, 16),) * 2] * 2 + [((2, 32),) * 2]
+    for i in (1, 2, 3):  # without padding, in a batch of one
+        source, target = pairs[i]
+        inputs_BT = np.array([[data.BOS, *target[:-1]]], np.int32)
+        alone = recorded(model, variables, source[None], inputs_BT)
+        expected = {
+            "/".join(key.key for key in path[:-2]): np.asarray(leaf)[0]
+            for path, leaf in jax.tree.leaves_with_path(alone)
+        }
+        assert found[i].keys() == expected.keys()
+        for name, weights in expected.items():
+            np.testing.assert_allclose(found[i][name], weights, atol=1e-5, err_msg=name)
+
+
+def test_output_is_written_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
+    sentence = align.Sentence(data.Example("a b", "c d"), {attention.MEAN: np.eye(2)})
+    monkeypatch.setattr(align, "read", lambda options: [sentence])
+    path = tmp_path / "x.json"
+    path.write_text("earlier")
+
+    def full(*names):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "replace", full)
+        assert align.main(["--workdir=x", f"--output={path}"]) == 74
+    assert "No space left" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
+    assert align.main(["--workdir=x", f"--output={tmp_path / 'no' / 'x.json'}"]) == 64
+    assert "no such folder" in capsys.readouterr().err
+    assert align.main(["--workdir=x", f"--output={path}"]) == 0
+    assert json.loads(path.read_text())["sentences"][0]["source"] == ["a", "b"]
 
 
 @pytest.mark.parametrize("script", [align, unknown_words])
