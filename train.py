@@ -20,8 +20,9 @@ import models
 import tasks
 from errors import Parser, Preempted, SeqlabError
 from models import join
-from trained import cache_of, load_parts
+from trained import cache_of, check_tokenizers, load_parts
 from training import compilation, config_files, cores, gradients, parallel, report, schema
+from training.checkpoint_reader import good_steps
 from training.checkpoints import Checkpointer
 from training.freezing import freeze
 from training.memory import keep_freed_memory
@@ -94,20 +95,18 @@ def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: Sto
     return Trainer(settings, task, model, strategy, init, step, eval_sums, run, stop)
 
 
-def begin_with(trainer: Trainer, run: RunDirectory) -> None:
-    """Fills fresh parameters from the runs that config.init_from names, and says how.
+def begin_with(trainer: Trainer, run: RunDirectory, parts: Mapping[str, Any]) -> None:
+    """Fills fresh parameters from those of language models, and says how.
 
     Raises:
-        ConfigError: a run is no language model's, has another tokenizer, or does not fit.
+        ConfigError: they do not fit.
     """
     wanted = trainer.settings["init_from"]
-    parts = load_parts(wanted, trainer.task.fingerprint()["tokenizer"])
-    if parts:
-        joined = join.join(trainer.state.params, parts, wanted["allow"])
-        trainer.replace_params(joined.params)
-        print(joined.summary(), file=sys.stderr)
-        names = {key: value for key, value in joined._asdict().items() if key != "params"}
-        run.journal("init_from", runs=wanted, **names)
+    found = join.match(trainer.shapes, parts, wanted["allow"])
+    trainer.replace_params(join.fill(trainer.state.params, parts, found))
+    print(found.summary(), file=sys.stderr)
+    names = {key: value for key, value in found._asdict().items() if key != "moves"}
+    run.journal("init_from", runs=wanted, **names)
 
 
 def fit(trainer: Trainer, saver: Checkpointer, metrics: MetricsWriter, start: int) -> int:
@@ -187,15 +186,20 @@ def train(settings: dict, workdir: str | Path) -> dict[str, Any]:
         if finished and finished["num_steps"] >= settings["num_steps"]:
             return finished
         cache = cache_of(settings)
-        compilation.keep_compiled(cache)
         with StopFlag() as stop:
+            begun = good_steps(run.checkpoints)  # or else with the models that init_from names
+            parts = {} if begun else load_parts(settings["init_from"])
+            compilation.keep_compiled(cache)  # now, because load_parts chooses that of its runs
             task = tasks.build(settings["task"], settings["seed"], cache)
+            check_tokenizers(parts, task.tokenizer)
             fingerprint = task.fingerprint()  # reads all splits, before anything is written
             stop.check()
             trainer = build_trainer(settings, task, run, stop)
+            params = {part: found.variables["params"] for part, found in parts.items()}
+            join.match(trainer.shapes, params, settings["init_from"]["allow"])
             if not run.exists:
                 run.lock()
-            return _run(trainer, run, changes, fingerprint)
+            return _run(trainer, run, changes, fingerprint, params)
 
 
 def changes_since_start(settings: dict, run: RunDirectory) -> list[schema.Change]:
@@ -218,7 +222,11 @@ def check(config: Mapping) -> dict:
 
 
 def _run(
-    trainer: Trainer, run: RunDirectory, changes: list, fingerprint: dict[str, str]
+    trainer: Trainer,
+    run: RunDirectory,
+    changes: list,
+    fingerprint: dict[str, str],
+    parts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Journals the start and the end around the loop."""
     settings, code = trainer.settings, 1
@@ -229,8 +237,8 @@ def _run(
     try:
         with Checkpointer(run.checkpoints, keep, fingerprint, run.journal) as saver:
             start = trainer.restore(saver)  # refuses other data while nothing is written
-            if not start:
-                begin_with(trainer, run)
+            if parts and not start:
+                begin_with(trainer, run, parts)
             if not begun:
                 run.journal("resume", argv=sys.argv)
             begun = True

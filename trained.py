@@ -33,12 +33,15 @@ class TrainedRun(NamedTuple):
     tokenizer: data.Tokenizer
 
 
-def load_run(workdir: str | Path, kind: str, step: int | None = None) -> TrainedRun:
+def load_run(
+    workdir: str | Path, kind: str, step: int | None = None, field: str = "--workdir"
+) -> TrainedRun:
     """Reads the model of a run; changes nothing in its directory.
 
     Args:
         kind: the kind of model that the caller needs, such as "seq2seq".
         step: take the parameters of this checkpoint; None for those of the final scores.
+        field: where the run was named, for messages.
 
     Raises:
         ConfigError: it is no run directory, or one of another kind, or has no such checkpoint.
@@ -47,7 +50,7 @@ def load_run(workdir: str | Path, kind: str, step: int | None = None) -> Trained
     run = RunDirectory(workdir)
     config = run.read_config()
     if config is None:
-        raise ConfigError(f"--workdir {run.path} is not a run directory (it has no {CONFIG}).")
+        raise ConfigError(f"{field} {run.path} is not a run directory (it has no {CONFIG}).")
     try:
         settings = schema.validate(config, models=models.MODELS, tasks=tasks.TASKS)
     except (ConfigError, TypeError) as error:
@@ -55,7 +58,7 @@ def load_run(workdir: str | Path, kind: str, step: int | None = None) -> Trained
     name = settings["model"]["name"]
     if models.MODELS[name].kind != kind:
         raise ConfigError(
-            f"--workdir {run.path} holds a {models.MODELS[name].kind} ({name}), not a {kind}."
+            f"{field} {run.path} holds a {models.MODELS[name].kind} ({name}), not a {kind}."
         )
     compilation.keep_compiled(cache_of(settings))
     tokenizer = data.load_tokenizer(run / "tokenizer")
@@ -65,27 +68,27 @@ def load_run(workdir: str | Path, kind: str, step: int | None = None) -> Trained
     return TrainedRun(settings, steps, model, {"params": params}, tokenizer)
 
 
-def load_parts(init_from: Mapping[str, Any], tokenizer: str) -> dict[str, Any]:
-    """Parameters of the language models that config.init_from names, by part of the model.
-
-    Args:
-        tokenizer: the fingerprint that their tokenizers must have.
+def load_parts(init_from: Mapping[str, Any]) -> dict[str, TrainedRun]:
+    """The language models that config.init_from names, by part of the model.
 
     Raises:
-        ConfigError: a run is no language model's, or has another tokenizer.
+        ConfigError, DataError, StorageError: as of load_run.
     """
-    parts = {}
-    for part, path in init_from.items():
-        if part == "allow" or not path:
-            continue
-        found = load_run(path, "language_model")
-        if found.tokenizer.fingerprint() != tokenizer:
+    return {
+        part: load_run(path, "language_model", field=f"config.init_from.{part}")
+        for part, path in init_from.items()
+        if part != "allow" and path
+    }
+
+
+def check_tokenizers(parts: Mapping[str, TrainedRun], tokenizer: data.Tokenizer) -> None:
+    """Refuses language models that have other words than the run; raises ConfigError."""
+    for part, found in parts.items():
+        if found.tokenizer.fingerprint() != tokenizer.fingerprint():
             raise ConfigError(
-                f"config.init_from.{part}: {path} was trained with another tokenizer; train it "
-                "with config.task.source and config.task.tokenizer of this run."
+                f"config.init_from.{part} was trained with another tokenizer; train it with "
+                "config.task.source and config.task.tokenizer of this run."
             )
-        parts[part] = found.variables["params"]
-    return parts
 
 
 def read_params(

@@ -23,18 +23,18 @@ PARTS = {
 }
 
 
-class Joined(NamedTuple):
-    """The parameters, and how they came about; names are paths such as "decoder/norm/scale".
+class Match(NamedTuple):
+    """What goes where; names are paths such as "decoder/norm/scale".
 
     Attributes:
-        params: the tree of the model.
+        moves: (part, its name, name in the model), in the order in which they are filled.
         matched: names filled from a language model of the same shape.
-        reshaped: names whose first rows and columns were filled, where the model is wider.
+        reshaped: names whose first rows and columns are filled, where the model is wider.
         missing: names of a joined part that keep their fresh values.
-        unused: "part: name" of what found no place.
+        unused: "part: name" of what finds no place.
     """
 
-    params: Any
+    moves: list[tuple[str, str, str]]
     matched: list[str]
     reshaped: list[str]
     missing: list[str]
@@ -88,36 +88,33 @@ def places(part: str, known: Iterable[str]) -> dict[str, str]:
     return found | {f"stack/layers_{i}/": layer for i, layer in enumerate(layers)}
 
 
-def join(fresh: Any, parts: Mapping[str, Tree], allow: Sequence[str] = ()) -> Joined:
-    """Fills an encoder-decoder's fresh parameters from language models.
+def match(fresh: Any, parts: Mapping[str, Tree], allow: Sequence[str] = ()) -> Match:
+    """Finds the place of each parameter of language models in an encoder-decoder.
 
     Where both parts bring embeddings, those of the decoder stay: they are the output layer too.
 
     Args:
-        fresh: parameters of the encoder-decoder, unboxed.
-        parts: parameters of a language model for "encoder", "decoder" or both.
+        fresh: parameters of the encoder-decoder, unboxed, or their shapes.
+        parts: parameters of a language model for "encoder", "decoder" or both, or their shapes.
         allow: patterns (fnmatch) of names that may be missing or unused.
 
     Raises:
         ConfigError: names that are missing, unused or of another shape, and not allowed.
     """
-    filled = {name: np.asarray(leaf) for name, leaf in named_leaves(fresh).items()}
-    matched, reshaped, unused = set(), set(), []
+    shapes = {name: leaf.shape for name, leaf in named_leaves(fresh).items()}
+    moves, matched, reshaped, unused = [], set(), set(), []
     for part in (part for part in PARTS if part in parts):  # of two embeddings the last stays
-        prefixes = places(part, filled)
-        for name, array in named_leaves(parts[part]).items():
+        prefixes = places(part, shapes)
+        for name, leaf in named_leaves(parts[part]).items():
             start = next((start for start in prefixes if name.startswith(start)), "")
             target = prefixes.get(start, "?") + name.removeprefix(start)
-            if target not in filled or not _fits(array, filled[target]):
+            if target not in shapes or not _fits(leaf.shape, shapes[target]):
                 unused.append(f"{part}: {name}")
                 continue
-            same = array.shape == filled[target].shape
-            (matched if same else reshaped).add(target)
-            corner = tuple(slice(0, size) for size in array.shape)
-            filled[target] = filled[target].copy()
-            filled[target][corner] = array
+            (matched if leaf.shape == shapes[target] else reshaped).add(target)
+            moves.append((part, name, target))
     wanted = [pattern for part in parts for pattern in PARTS[part]]
-    missing = [n for n in filled if _any(n, wanted) and n not in matched | reshaped]
+    missing = [n for n in shapes if _any(n, wanted) and n not in matched | reshaped]
     wrong = [n for n in missing if not _any(n, allow)]
     wrong += [n for n in unused if not _any(n.split(": ")[1], allow)]
     if wrong:
@@ -126,12 +123,22 @@ def join(fresh: Any, parts: Mapping[str, Tree], allow: Sequence[str] = ()) -> Jo
             f"{_shortened(wrong)}. Choose runs of the same sizes, or allow them by "
             "patterns in config.init_from.allow."
         )
-    params = jax.tree.unflatten(jax.tree.structure(fresh), list(filled.values()))
-    return Joined(params, sorted(matched), sorted(reshaped), missing, unused)
+    return Match(moves, sorted(matched), sorted(reshaped), missing, unused)
 
 
-def _fits(array: Any, into: Any) -> bool:
-    return array.ndim == into.ndim and all(np.less_equal(array.shape, into.shape))
+def fill(fresh: Any, parts: Mapping[str, Tree], found: Match) -> Any:
+    """The fresh parameters with those of the language models in their places."""
+    filled = {name: np.asarray(leaf) for name, leaf in named_leaves(fresh).items()}
+    arrays = {part: named_leaves(tree) for part, tree in parts.items()}
+    for part, name, target in found.moves:
+        array = arrays[part][name]
+        filled[target] = filled[target].copy()
+        filled[target][tuple(slice(0, size) for size in array.shape)] = array
+    return jax.tree.unflatten(jax.tree.structure(fresh), list(filled.values()))
+
+
+def _fits(shape: tuple[int, ...], into: tuple[int, ...]) -> bool:
+    return len(shape) == len(into) and all(np.less_equal(shape, into))
 
 
 def _any(name: str, patterns: Sequence[str]) -> bool:

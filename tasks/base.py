@@ -34,12 +34,14 @@ class Task:
         blocks: options that are named blocks themselves, each with its table.
         may_change: options that a resumed run may have otherwise.
     Attributes:
+        tokenizer: of the texts that batches are made of.
         vocab_size: ids are below it.
     """
 
     model_kind: ClassVar[str]
     blocks: ClassVar[dict[str, dict[str, Any]]] = {}
     may_change: ClassVar[tuple[str, ...]] = ()
+    tokenizer: data.Tokenizer
     vocab_size: int
 
     def batch(self, split: str, step: int) -> dict:

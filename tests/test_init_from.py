@@ -1,5 +1,6 @@
 """Language models become the parts of an encoder-decoder, and parts that stay as they are."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -7,15 +8,18 @@ import jax
 import numpy as np
 import pytest
 import trainer_cases
+import translate_cases
 
 import models
+import tasks
 import train
 import trained
 from configs.base import WITHOUT_COUNTERPART
-from errors import ConfigError
-from models.join import join
-from training import checkpoint_reader
+from errors import ConfigError, DataError
+from models.join import fill, match
+from training import checkpoint_reader, schema
 from training.freezing import freeze
+from training.run_directory import RunDirectory
 from trees import named_leaves
 
 TRANSFORMER = {"d_model": 8, "num_heads": 2, "d_ff": 16}
@@ -54,8 +58,9 @@ def params(block: dict, seed: int) -> dict:
 def test_each_parameter_of_a_part_comes_from_its_language_model(name):
     language_model, model = PAIRS[name]
     fresh, source, target = params(model, 0), params(language_model, 1), params(language_model, 2)
-    joined = join(fresh, {"encoder": source, "decoder": target}, WITHOUT_COUNTERPART)
-    found, old = named_leaves(joined.params), named_leaves(fresh)
+    parts = {"encoder": source, "decoder": target}
+    joined = match(fresh, parts, WITHOUT_COUNTERPART)
+    found, old = named_leaves(fill(fresh, parts, joined)), named_leaves(fresh)
     left, right = named_leaves(source), named_leaves(target)
     if name == "transformer":
         origin = {n: left[n.replace("encoder", "decoder")] for n in found if "encoder" in n}
@@ -89,8 +94,9 @@ def test_each_parameter_of_a_part_comes_from_its_language_model(name):
 def test_one_part_alone_leaves_the_other_fresh():
     language_model, model = PAIRS["transformer"]
     fresh = params(model, 0)
-    joined = join(fresh, {"encoder": params(language_model, 1)}, WITHOUT_COUNTERPART)
-    for path, value in named_leaves(joined.params["decoder"]).items():
+    parts = {"encoder": params(language_model, 1)}
+    joined = match(fresh, parts, WITHOUT_COUNTERPART)
+    for path, value in named_leaves(fill(fresh, parts, joined)["decoder"]).items():
         np.testing.assert_array_equal(value, named_leaves(fresh["decoder"])[path])
     assert not joined.missing
 
@@ -108,9 +114,9 @@ def test_what_has_no_counterpart_is_an_error_unless_allowed(changes, allow, mess
     language_model, model = PAIRS["transformer"]
     parts = {"decoder": params({**language_model, **changes}, 1)}
     with pytest.raises(ConfigError, match=message) as caught:
-        join(params(model, 0), parts, allow)
+        match(params(model, 0), parts, allow)
     assert "\n" not in str(caught.value)
-    join(params(model, 0), parts, ("*",))
+    match(params(model, 0), parts, ("*",))
 
 
 def test_frozen_parameters_keep_every_bit_and_others_move():
@@ -130,15 +136,13 @@ def test_frozen_parameters_keep_every_bit_and_others_move():
 
 @pytest.fixture(scope="module")
 def language_model_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of a language model, "lm", one of another kind, "pairs", and "data"."""
     folder = tmp_path_factory.mktemp("join")
     data_dir = trainer_cases.make_data_dir(folder / "data")
-    options = [
-        "--config=configs/language_model.py:model=lm-transformer-tiny,smoke",
-        f"--workdir={folder / 'lm'}",
-        f"--config.data_dir={data_dir}",
-        "--config.parallel.num_devices=1",
-    ]
-    assert train.main(options) == 0
+    translate_cases.make_run(folder / "lm", data_dir, "lm-transformer-tiny")
+    with RunDirectory(folder / "pairs").lock() as run:
+        settings = trainer_cases.settings_of([command(folder)[0]])
+        run.write_config(schema.to_json(settings))
     return folder
 
 
@@ -170,21 +174,52 @@ def test_a_run_begins_with_its_language_models_and_says_so(language_model_run, c
     assert (named_leaves(after["decoder"])["norm/scale"] != before["decoder/norm/scale"]).any()
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--config.init_from.encoder={folder}/nowhere"], "is not a run directory"),
-        (["--config.init_from.encoder={folder}/joined"], "not a language_model"),
-        (["--config.task.tokenizer={{'name': 'characters'}}"], "another tokenizer"),
-        (["--config.model.d_ff=128"], "have no counterpart"),
-    ],
-)
-def test_a_run_that_does_not_fit_is_one_line(language_model_run, tmp_path, capsys, more, message):
-    folder = language_model_run
-    more = [option.format(folder=folder) for option in more]
-    if "joined" in more[0] and not (folder / "joined").exists():
-        train.main(command(folder))
-    capsys.readouterr()
-    assert train.main([*command(folder), f"--workdir={tmp_path / 'new'}", *more]) == 64
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message in error
+# Name: (options, sentence, whether the data may have been read, and the model made).
+REFUSALS = {
+    "nowhere": (["--config.init_from.encoder={folder}/nowhere"], "is not a run directory", 0),
+    "kind": (["--config.init_from.decoder={folder}/pairs"], "not a language_model", 0),
+    "unknown part": (["--config.init_from.encodr={folder}/lm"], "encodr", 0),
+    "tokenizer": (
+        ["--config.task.tokenizer={{'name': 'characters'}}"],
+        "was trained with another tokenizer",
+        1,
+    ),
+    "sizes": (["--config.model.d_ff=128"], "have no counterpart", 2),
+    "names": (["--config.init_from.allow=('*/cross_norm/*',)"], "cross_attention", 2),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_run_that_does_not_fit_is_one_line_before_anything_is_written(
+    language_model_run, tmp_path, capsys, monkeypatch, name
+):
+    options, message, num_reached = REFUSALS[name]
+    folder, new = language_model_run, tmp_path / "new"
+    reached = []
+
+    def noted(step, *arguments):
+        reached.append(step)
+        return step(*arguments)
+
+    steps = {tasks: "build", train: "build_trainer"}
+    for module, name_of_step in steps.items():
+        step = functools.partial(noted, getattr(module, name_of_step))
+        monkeypatch.setattr(module, name_of_step, step)
+    options = [option.format(folder=folder) for option in options]
+    assert train.main([*command(folder), f"--workdir={new}", *options]) == 64
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert sum(line.startswith("error: ") for line in lines) == 1
+    assert message in lines[-1]
+    assert len(reached) == num_reached
+    assert not new.exists()
+
+
+def test_a_run_with_a_checkpoint_needs_its_language_models_no_more(tmp_path, monkeypatch, capsys):
+    def reached(*arguments):
+        raise DataError("its data are read")
+
+    monkeypatch.setattr(tasks, "build", reached)
+    assert train.main(command(tmp_path)) == 64
+    monkeypatch.setattr(train, "good_steps", lambda folder: [3])
+    assert train.main(command(tmp_path)) == 65
+    assert "its data are read" in capsys.readouterr().err

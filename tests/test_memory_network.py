@@ -108,6 +108,7 @@ def answer(sentences, question):
             journeys[what] = []
             continue
         assert verb in ARRIVED
+        assert journeys.get(person, [])[-1:] != [what]  # nobody comes to where they are
         for mover in (person, *(thing for thing, by in holder.items() if by == person)):
             journeys.setdefault(mover, []).append(what)
     visits = journeys.get(question[2], [])

@@ -61,7 +61,7 @@ class Trainer:
         self.best: dict[str, Any] = {"loss": float("inf"), "step": 0, "since": 0}
         self.evaluated = 0  # the last step that has a row of validation scores
         self.learning_rate = 0.0
-        self._layers = layer_names(self._abstract.params)
+        self._layers = layer_names(self.shapes)
         self.watch = Watch(self._layers, settings["diagnose_every"])
         self._rows: list[tuple[int, dict[str, float]]] = []
         self._warned: list[Warned] = []
@@ -78,6 +78,11 @@ class Trainer:
         self.evaluated, self.learning_rate = meta["evaluated"], meta["learning_rate"]
         self.watch = Watch(self._layers, self.watch.every, meta.get("watch"))
         return step
+
+    @property
+    def shapes(self) -> Any:
+        """The tree of the parameters, of which only shapes are known before restore()."""
+        return self._abstract.params
 
     def replace_params(self, params: Any) -> None:
         """Other parameters, and moving averages that begin with them, on the same devices."""
@@ -116,7 +121,7 @@ class Trainer:
     def _batch_flops(self, batch: dict[str, np.ndarray]) -> int:
         shapes = tuple(x.shape for x in batch.values())
         if shapes not in self._flops:
-            self._flops[shapes] = training_flops(self._eval_sums, self._abstract.params, batch)
+            self._flops[shapes] = training_flops(self._eval_sums, self.shapes, batch)
         return self._flops[shapes]
 
     def read_pending(self) -> None:
