@@ -203,7 +203,16 @@ def test_a_main_job_that_fails_says_why(tmp_path, monkeypatch):
 # ------------------------------------------------------------------ the GPU command
 
 
-@pytest.mark.parametrize("part", gpu_parts.PARTS)
+QUICK_PART = "transformer_lm"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(part, marks=() if part == QUICK_PART else pytest.mark.heavy)
+        for part in gpu_parts.PARTS
+    ],
+)
 def test_each_part_of_the_gpu_command_runs_tiny(part, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["gpu_parts", part, "--tiny"])
     assert gpu_parts.main() == 0
@@ -221,6 +230,7 @@ def test_each_part_of_the_gpu_command_runs_tiny(part, monkeypatch, capsys):
     assert ("PyTorch skipped: it is not installed" in notes[0]) == (not has_torch and not compared)
 
 
+@pytest.mark.heavy
 def test_gpu_command_runs_a_part_in_a_process_of_its_own(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--no_save"]
     command += ["--parts=fused_attention", f"--output={tmp_path / 'found.json'}"]

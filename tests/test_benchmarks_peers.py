@@ -111,6 +111,7 @@ def test_the_same_weights_give_the_same_loss_and_gradient_in_pytorch(name, rows_
     assert num_parameters(peer) == models.num_parameters(params) + second_bias
 
 
+@pytest.mark.heavy
 @pytest.mark.interop
 def test_both_sides_make_the_same_updates():
     from benchmarks.peers import build
@@ -128,6 +129,7 @@ def test_both_sides_make_the_same_updates():
     assert losses[-1] < losses[0] - 0.1
 
 
+@pytest.mark.heavy
 @pytest.mark.interop
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_hugging_face_writes_the_same_translations_with_the_same_weights():
@@ -159,6 +161,7 @@ def test_hugging_face_writes_the_same_translations_with_the_same_weights():
     assert same >= 7  # a tie within rounding may fall otherwise
 
 
+@pytest.mark.heavy
 @pytest.mark.interop
 def test_one_layer_is_compared_with_both_peers(monkeypatch):
     monkeypatch.setattr(recurrence, "LENGTHS", (16,))
@@ -169,6 +172,7 @@ def test_one_layer_is_compared_with_both_peers(monkeypatch):
     assert gradients[1].shape == (recurrence.LENGTH, recurrence.ROWS, 8)
 
 
+@pytest.mark.heavy
 @pytest.mark.interop
 def test_a_peer_works_in_a_process_of_its_own(capfd):
     with harness.Worker("training", workload=2, dropout_rate=0.0, keep_freed_memory=True) as peer:

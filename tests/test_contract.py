@@ -13,9 +13,16 @@ import models
 LENGTH = 7
 
 
+HEAVY = {"lstm-attention-everything"}  # all options at once, which other entries have one by one
+
+
 def all_models(test):
-    cases = [("language_model", name) for name in LANGUAGE_MODELS]
-    cases += [("seq2seq", name) for name in SEQ2SEQ]
+    def case(kind, name):
+        marks = pytest.mark.heavy if name in HEAVY else ()
+        return pytest.param(kind, name, marks=marks)
+
+    cases = [case("language_model", name) for name in LANGUAGE_MODELS]
+    cases += [case("seq2seq", name) for name in SEQ2SEQ]
     return pytest.mark.parametrize(("kind", "name"), cases)(test)
 
 

@@ -212,6 +212,7 @@ def test_length_penalty_is_the_one_of_the_paper():
     assert length_penalty_of(31, 0.0) == 1.0
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("ties", [False, True])
 def test_top_k_equals_the_one_of_jax(ties):
     num_cases = 0

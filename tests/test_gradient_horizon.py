@@ -86,6 +86,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.heavy
 def test_the_experiment_from_end_to_end(tmp_path, monkeypatch, capsys):
     one = {"GRU": memory_tasks.CELLS["GRU"]}
     monkeypatch.setattr(gradient_horizon, "CELLS", one)
@@ -102,6 +103,7 @@ def test_the_experiment_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "horizon.png").stat().st_size > 20_000
 
 
+@pytest.mark.heavy
 def test_a_run_at_its_checkpoints(tmp_path, monkeypatch, capsys):
     trainer_cases.share_programs(monkeypatch)
     run = tmp_path / "run"

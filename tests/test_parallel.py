@@ -127,7 +127,9 @@ def optimized():
 
 
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("name", ["transformer", "lstm-attention"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("transformer", marks=pytest.mark.heavy), "lstm-attention"]
+)
 def test_canonical_shards_are_bitwise_equal_on_2_4_and_8_devices_with_dropout(name):
     options = {"canonical_shards": 8, "dropout_rate": 0.3}
     runs = [jax.tree.leaves(run(name, num_devices=n, **options)["state"]) for n in (2, 4, 8)]
