@@ -77,7 +77,8 @@ def _by_layer(sown: Any) -> dict[str, np.ndarray]:
     found = {}
     for key, weights in jax.tree.leaves_with_path(sown):
         names = [str(part.key) for part in key if isinstance(part, jax.tree_util.DictKey)]
-        found["/".join(names[:-1])] = np.asarray(weights, np.float32)
+        if names[-1] == "weights":  # a pointer sows its p_gen
+            found["/".join(names[:-1])] = np.asarray(weights, np.float32)
     return found
 
 

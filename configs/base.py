@@ -92,6 +92,7 @@ WITHOUT_COUNTERPART = (
     "*/cross_norm/*",
     "*/backward/*",
     "attention_decoder/*",
+    "pointer/*",
     "readout/*",
     "output/*",
 )

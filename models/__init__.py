@@ -5,7 +5,8 @@ Two kinds share one contract (see README): a `language_model` has `__call__(toke
 `encode`, `decode`, `init_carry(encoded, max_len, num_beams)` and `step`. Step by step equals
 the whole sequence. A carry is {"state": what belongs to one hypothesis, "memory": what all
 hypotheses of a row share}, every leaf with the batch first; decoding/ says how a search uses
-it. `features` and `output_layer` give what `logits` multiplies.
+it. `features` and `output_layer` give what `logits` multiplies; where the latter is None, the
+former are logits. What a model sows under 'penalties', (B, T), training adds to the loss.
 
 Suffixes of arrays name their axes, here, in `decoding/` and in `analysis/`:
   B batch   T target or query length   S source or key length   D d_model   H heads

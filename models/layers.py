@@ -172,7 +172,12 @@ def sinusoidal_positions(length: int, d_model: int) -> np.ndarray:
     return table
 
 
-def logits(x: Array, kernel_VD: Array) -> Array:
-    """Scores of the whole vocabulary in float32: (..., D) and (V, D) to (..., V)."""
+def logits(x: Array, kernel_VD: Array | None) -> Array:
+    """Scores of the whole vocabulary in float32: (..., D) and (V, D) to (..., V).
+
+    Without a kernel, x are logits already.
+    """
+    if kernel_VD is None:
+        return x
     flat = jnp.dot(x.reshape(-1, x.shape[-1]), kernel_VD.astype(x.dtype).T)
     return flat.reshape(*x.shape[:-1], -1).astype(jnp.float32)

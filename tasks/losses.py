@@ -13,7 +13,7 @@ CHUNK = 512  # tokens whose logits are held at once; measured best on CPU
 
 def cross_entropy(
     x_ND: Array,
-    kernel_VD: Array,
+    kernel_VD: Array | None,
     targets_N: Array,
     weights_N: Array,
     label_smoothing: float = 0.0,
@@ -27,7 +27,7 @@ def cross_entropy(
 
     Args:
         x_ND: features, any floating type.
-        kernel_VD: output matrix, one row for each word.
+        kernel_VD: output matrix, one row for each word. None: x are logits, held all at once.
         targets_N: int32 ids.
         weights_N: float32.
         label_smoothing: 0 to 1.
@@ -38,6 +38,9 @@ def cross_entropy(
     num, chunk = x_ND.shape[0], min(CHUNK, x_ND.shape[0])
     pad = -num % chunk
     x_ND = jnp.where((weights_N > 0)[:, None], x_ND, 0)
+    if kernel_VD is None:
+        loss, nll, hits = _chunk(label_smoothing, x_ND, targets_N, weights_N)[0]
+        return {"loss": loss, "nll": nll, "hits": hits}
     x_CND = jnp.pad(x_ND, ((0, pad), (0, 0))).reshape(-1, chunk, x_ND.shape[1])
     targets_CN = jnp.pad(targets_N, (0, pad)).reshape(-1, chunk)
     weights_CN = jnp.pad(weights_N, (0, pad)).reshape(-1, chunk)
@@ -46,9 +49,9 @@ def cross_entropy(
     return {"loss": loss, "nll": nll, "hits": hits}
 
 
-def _chunk(smoothing: float, x_ND: Array, kernel_VD: Array, targets_N: Array, weights_N: Array):
+def _chunk(smoothing: float, logits_NV: Array, targets_N: Array, weights_N: Array):
     """Sums of one chunk, and the two things that its gradient needs."""
-    logits_NV = jnp.dot(x_ND, kernel_VD.T).astype(jnp.float32)
+    logits_NV = logits_NV.astype(jnp.float32)
     highest_N = logits_NV.max(-1)
     exp_NV = jnp.exp(logits_NV - highest_N[:, None])
     total_N = exp_NV.sum(-1)
@@ -66,7 +69,7 @@ def _chunk(smoothing: float, x_ND: Array, kernel_VD: Array, targets_N: Array, we
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sums(smoothing: float, x_CND: Array, kernel_VD: Array, targets_CN: Array, weights_CN: Array):
     def body(running, at):
-        sums, _, _ = _chunk(smoothing, at[0], kernel_VD, *at[1:])
+        sums, _, _ = _chunk(smoothing, jnp.dot(at[0], kernel_VD.T), *at[1:])
         return jax.tree.map(jnp.add, running, sums), None
 
     zeros = (jnp.zeros((), jnp.float32),) * 3
@@ -79,7 +82,8 @@ def _sums_forward(smoothing, x_CND, kernel_VD, targets_CN, weights_CN):
     def body(running, at):
         sums, dkernel_DV = running
         x_ND, targets_N, weights_N = at
-        new, exp_NV, total_N = _chunk(smoothing, x_ND, kernel_VD, targets_N, weights_N)
+        logits_NV = jnp.dot(x_ND, kernel_VD.T)
+        new, exp_NV, total_N = _chunk(smoothing, logits_NV, targets_N, weights_N)
         # d loss / d logits = p - (1 - e) onehot - e / V
         d_NV = exp_NV * (weights_N / total_N)[:, None]
         right_NV = jnp.arange(vocab_size)[None] == targets_N[:, None]
@@ -119,22 +123,33 @@ def token_sums(
 ) -> dict[str, tuple[Array, Array]]:
     """Sums of "loss", "nll" and "accuracy" over the predicted tokens of a batch.
 
+    In training "loss" has in it what the model sows under 'penalties', (B, T), and their sum
+    stands beside it as "penalty".
+
     Args:
         inputs: arguments of model.features.
         batch: has "targets" and "weights", (B, T).
         key: for dropout.
     """
 
-    def features_and_kernel(module: Any) -> tuple[Array, Array]:
+    def features_and_kernel(module: Any) -> tuple[Array, Array | None]:
         return module.features(*inputs, train=train), module.output_layer()
 
-    rngs = {"dropout": key} if train else None
-    x_BTD, kernel_VD = model.apply(variables, method=features_and_kernel, rngs=rngs)
-    return output_sums(x_BTD, kernel_VD, batch, label_smoothing)
+    rngs, mutable = ({"dropout": key}, ["penalties"]) if train else (None, [])
+    (x_BTD, kernel_VD), sown = model.apply(
+        variables, method=features_and_kernel, rngs=rngs, mutable=mutable
+    )
+    sums = output_sums(x_BTD, kernel_VD, batch, label_smoothing)
+    if sown:
+        penalty_BT = jax.tree.reduce(jnp.add, sown)
+        weights_BT, (loss, total) = batch["weights"], sums["loss"]
+        penalty = jnp.where(weights_BT > 0, penalty_BT * weights_BT, 0).sum()
+        sums |= {"loss": (loss + penalty, total), "penalty": (penalty, total)}
+    return sums
 
 
 def output_sums(
-    x_BTD: Array, kernel_VD: Array, batch: dict, label_smoothing: float
+    x_BTD: Array, kernel_VD: Array | None, batch: dict, label_smoothing: float
 ) -> dict[str, tuple[Array, Array]]:
     """The same from what the output layer sees and its matrix."""
     weights_N = batch["weights"].reshape(-1)

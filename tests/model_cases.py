@@ -112,6 +112,17 @@ SEQ2SEQ = {
         "separator": 9,
     },
     "lstm-attention-coverage": {"name": "recurrent_seq2seq", "coverage": True, **RECURRENT},
+    "lstm-attention-copy": {"name": "recurrent_seq2seq", "copy": True, **RECURRENT},
+    "lstm-attention-copy-luong": {
+        "name": "recurrent_seq2seq",
+        "num_decoder_layers": 2,
+        "attention": "multi_head",
+        "num_heads": 2,
+        "context_to": "output",
+        "copy": True,
+        "remat": True,
+        **RECURRENT,
+    },
     "lstm-attention-everything": {
         "name": "recurrent_seq2seq",
         "num_encoder_layers": 2,

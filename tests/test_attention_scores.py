@@ -63,8 +63,9 @@ def compiled(case: tuple):
         both_TRE = jnp.stack([x, x[::-1]], axis=2).reshape(T, B * BEAMS, E)
         found = []
         for x_RE in both_TRE:
-            carry, outputs = module.step(carry, x_RE, memory)
-            found.append([out.reshape(B, BEAMS, -1) for out in outputs])
+            carry, outputs, weights_BHKS = module.step(carry, x_RE, memory)
+            weights_BKHS = weights_BHKS.transpose(0, 2, 1, 3)
+            found.append([out.reshape(B, BEAMS, -1) for out in (*outputs, weights_BKHS)])
         return [jnp.stack(out) for out in zip(*found, strict=True)]
 
     def run(params, given):
@@ -111,8 +112,12 @@ def test_outputs_and_weights_equal_a_loop_over_the_formula(case):
 def test_steps_equal_the_whole_and_hypotheses_do_not_mix(case):
     found = found_by(case)
     backwards = found_by(case, x=arrays()["x"][::-1])
+
+    def with_weights(found):
+        return *found["outputs"], found["weights"].transpose(2, 0, 1, 3).reshape(T, B, -1)
+
     for steps, one, other in zip(
-        found["steps"], found["outputs"], backwards["outputs"], strict=True
+        found["steps"], with_weights(found), with_weights(backwards), strict=True
     ):
         np.testing.assert_allclose(steps[:, :, 0], one, atol=1e-12)
         np.testing.assert_allclose(steps[:, :, 1], other, atol=1e-12)
@@ -259,7 +264,10 @@ BAD = [
     ({"num_heads": 2}, "num_heads=2 needs 'multi_head'"),
     ({"attention": "multi_head", "num_heads": 5}, "num_heads must divide"),
     ({"attention": "dot", "coverage": True}, "coverage needs one of: additive, concat"),
-    ({"attention": "none", "context_to": "output"}, "needs attention"),
+    ({"attention": "none", "context_to": "output"}, "context_to='output' needs attention"),
+    ({"attention": "none", "copy": True}, "copy=True needs attention"),
+    ({"attention": "none", "coverage_weight": 1.0}, "coverage_weight=1.0 needs attention"),
+    ({"coverage_weight": -1.0}, "config.model.coverage_weight must be"),
     ({"input_feeding": True}, "context_to='output'"),
     ({"context_to": "input"}, "Known: cell, output"),
     ({"window_radius": 0}, "config.model.window_radius must be"),

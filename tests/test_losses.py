@@ -48,6 +48,23 @@ def test_values_and_gradients_equal_optax(monkeypatch, num, smoothing):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_logits_without_a_kernel_equal_optax(smoothing):
+    _, _, targets_N, weights_N = case(11)
+    logits_NV, same_VV = 3 * jax.random.normal(jax.random.key(5), (11, 11)), jnp.eye(11)
+
+    def both(function, kernel):
+        def loss(logits_NV):
+            sums = function(logits_NV, kernel, targets_N, weights_N, smoothing)
+            return sums["loss"], sums
+
+        return jax.jit(jax.grad(loss, has_aux=True))(logits_NV)
+
+    found, expected = both(losses.cross_entropy, None), both(reference, same_VV)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_a_token_of_weight_zero_counts_for_nothing_even_as_nan():
     x_ND, kernel_VD, targets_N, weights_N = case(20)
     poisoned_ND = jnp.where(weights_N[:, None] > 0, x_ND, jnp.nan)

@@ -120,11 +120,12 @@ class AttentionDecoder(nn.Module):
 
     def __call__(
         self, x_TBE: Array, memory: dict, carry: Carry, train: bool = False
-    ) -> tuple[Carry, tuple[Array, ...]]:
+    ) -> tuple[Carry, tuple[Array, ...], Array]:
         """Whole target.
 
         Returns:
-            (carry, outputs): (s_TBH, c_TBD) or (h~_TBH,), the first of which goes on upwards.
+            (carry, outputs, weights_BHTS): outputs are (s_TBH, c_TBD) or (h~_TBH,), the first
+            of which goes on upwards.
         """
         x_TBE, each, every = self.unit.noise(x_TBE, train)
         shared, xs = self._shared(memory), {"gates": self.unit.inputs(x_TBE), **each}
@@ -132,12 +133,17 @@ class AttentionDecoder(nn.Module):
         carry, (outputs, weights_TBHS) = hoisted_scan(
             self._step(), False, self._weights(), shared, carry, xs
         )
-        if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "weights", weights_TBHS.transpose(1, 2, 0, 3))
-        return carry, outputs
+        weights_BHTS = weights_TBHS.transpose(1, 2, 0, 3)
+        self.sow("intermediates", "weights", weights_BHTS)
+        return carry, outputs, weights_BHTS
 
-    def step(self, carry: Carry, x_RE: Array, memory: dict) -> tuple[Carry, tuple[Array, ...]]:
-        """One target token with the same parameters, for R / B hypotheses of each row."""
+    def step(
+        self, carry: Carry, x_RE: Array, memory: dict
+    ) -> tuple[Carry, tuple[Array, ...], Array]:
+        """One target token with the same parameters, for K = R / B hypotheses of each row.
+
+        The weights are those of the hypotheses side by side, (B, H, K, S).
+        """
         weights, x = self._weights(), {"gates": self.unit.inputs(x_RE)}
         batch_size, shared, step = memory["valid"].shape[0], self._shared(memory), self._step()
 
@@ -145,5 +151,6 @@ class AttentionDecoder(nn.Module):
             return step(lambda name, h: h @ weights[name], shared, carry, x)
 
         by_row = jax.tree.map(lambda x: x.reshape(batch_size, -1, x.shape[-1]), (carry, x))
-        carry, (outputs, _) = jax.vmap(advance, in_axes=1, out_axes=1)(*by_row)
-        return jax.tree.map(lambda x: x.reshape(x_RE.shape[0], -1), (carry, outputs))
+        carry, (outputs, weights_BKHS) = jax.vmap(advance, in_axes=1, out_axes=1)(*by_row)
+        carry, outputs = jax.tree.map(lambda x: x.reshape(x_RE.shape[0], -1), (carry, outputs))
+        return carry, outputs, weights_BKHS.transpose(0, 2, 1, 3)

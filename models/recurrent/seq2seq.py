@@ -14,7 +14,8 @@ from models.recurrent.base import Recurrent
 from models.recurrent.cells import CELLS
 from models.recurrent.decoder import AttentionDecoder
 from models.recurrent.layer import BidirectionalLayer, RecurrentLayer
-from registry import ConfigError, PositiveInt
+from models.recurrent.pointer import Pointer, coverage_loss
+from registry import ConfigError, NonNegativeFloat, PositiveInt
 
 Array = jax.Array
 
@@ -34,6 +35,9 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
             et al. 2015), which input_feeding gives back to that layer in the next step.
         coverage: the score reads what each position has had of attention so far (See et
             al. 2017).
+        coverage_weight: lambda of the coverage loss (See et al. 2017, eq. 13), which training
+            adds; its values per target place are sown under 'penalties'.
+        copy: a pointer may copy words of the source (See et al. 2017; recurrent/pointer.py).
         num_heads: of multi_head.
         window_radius: of local_m and local_p.
         max_positions: source positions that location and a convolutional encoder tell apart.
@@ -59,6 +63,8 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
     context_to: Literal["cell", "output"] = "cell"
     input_feeding: bool = False
     coverage: bool = False
+    coverage_weight: NonNegativeFloat = 0.0
+    copy: bool = False
     num_heads: PositiveInt = 1
     window_radius: PositiveInt = 10
     max_positions: PositiveInt = 256
@@ -70,8 +76,10 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
             raise ConfigError(f"{chosen} num_heads={self.num_heads} needs 'multi_head'.")
         if self.coverage and self.attention not in COVERED:
             raise ConfigError(f"{chosen} coverage needs one of: {', '.join(COVERED)}.")
-        if self.attention == "none" and self.context_to == "output":
-            raise ConfigError(f"{chosen} context_to='output' needs attention.")
+        if self.attention == "none":
+            for name, off in (("context_to", "cell"), ("copy", False), ("coverage_weight", 0.0)):
+                if getattr(self, name) != off:
+                    raise ConfigError(f"{chosen} {name}={getattr(self, name)!r} needs attention.")
         if self.input_feeding and self.context_to != "output":
             raise ConfigError(
                 "config.model.input_feeding needs config.model.context_to='output': "
@@ -102,6 +110,8 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
             )
         if self.num_decoder_layers > attends:
             self.decoder = self._stack(self.num_decoder_layers - attends)
+        if self.copy:
+            self.pointer = Pointer(dtype)
 
     def _setup_encoder(self) -> None:
         """What reads the source, under names of their own: `encoder` is the option."""
@@ -131,18 +141,20 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
         """Reads the source (0 is padding).
 
         Returns {"x": states (B, S, D), "keys": what scores compare with (B, S, D), "segments":
-        1 at tokens (B, S), "last": the last states (B, D)}, where D is 2 * hidden_size if both
-        directions are read. Keys are the states, and the last state is the last, but for a
-        convolutional encoder: it has keys of its own, and the mean of its states.
+        1 at tokens (B, S), "last": the last states (B, D), "source": source_BS}, where D is
+        2 * hidden_size if both directions are read. Keys are the states, and the last state is
+        the last, but for a convolutional encoder: it has keys of its own, and the mean of its
+        states.
         """
         valid_SB = (source_BS != 0).T
         segments_BS = valid_SB.T.astype(jnp.int32)
+        ids = {"segments": segments_BS, "source": source_BS}
         x_SBD = jnp.where(valid_SB[:, :, None], self._embed(source_BS, train), 0)
         if self.encoder == "convolutional":
             keys_BSD, x_BSD = self.convolutions(x_SBD.transpose(1, 0, 2), valid_SB.T, train)
             num_words_B1 = jnp.maximum(segments_BS.sum(1, keepdims=True), 1).astype(x_BSD.dtype)
             last_BD = x_BSD.sum(1) / num_words_B1
-            return {"x": x_BSD, "keys": keys_BSD, "segments": segments_BS, "last": last_BD}
+            return {"x": x_BSD, "keys": keys_BSD, "last": last_BD, **ids}
         for i, layer in enumerate(self.reader):
             below_SBD = self.dropout(x_SBD, train) if i else x_SBD
             ends, x_SBD = layer(below_SBD, valid_SB, train)
@@ -150,7 +162,7 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
         x_BSD = jnp.where(valid_SB[:, :, None], x_SBD, 0).transpose(1, 0, 2)
         ends = ends if self.encoder == "bidirectional" else (ends,)
         last_BD = jnp.concatenate([end[-1] for end in ends], axis=-1)
-        return {"x": x_BSD, "keys": x_BSD, "segments": segments_BS, "last": last_BD}
+        return {"x": x_BSD, "keys": x_BSD, "last": last_BD, **ids}
 
     def _start(self, encoded: dict) -> list:
         """The decoder's states before the first token: h = tanh(W last), the rest 0."""
@@ -171,31 +183,31 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
             return {}
         return self.attention_decoder.memory(encoded["keys"], encoded["x"], encoded["segments"])
 
-    def _run(self, x: Array, carries: list, attend: Any, stack: Any) -> tuple[list, list[Array]]:
+    def _run(self, x: Array, carries: list, attend: Any, stack: Any) -> tuple:
         """All layers of the decoder in their order, whole or one step.
 
         Args:
-            attend: (carry, x) -> (carry, outputs) of the layer that looks at the source.
+            attend: (carry, x) -> (carry, outputs, weights) of the layer that looks at the source.
             stack: (carries, x) -> (carries, outputs) of the others.
 
         Returns:
-            (new carries, what the readout reads).
+            (new carries, what the readout reads, weights_BHTS of attention if there is one).
         """
         carries = list(carries)
         if self.attention == "none":
             carries, h = stack(carries, x)
-            return carries, [h, x]
+            return carries, [h, x], None
         attending = carries.pop(self._attending_layer())
         if self.context_to == "cell":
-            attending, (h, context) = attend(attending, x)
+            attending, (h, context), weights_BHTS = attend(attending, x)
             if carries:
                 carries, h = stack(carries, h)
-            return [attending, *carries], [h, x, context]
+            return [attending, *carries], [h, x, context], weights_BHTS
         h = x
         if carries:
             carries, h = stack(carries, h)
-        attending, (attended,) = attend(attending, h)
-        return [*carries, attending], [attended]
+        attending, (attended,), weights_BHTS = attend(attending, h)
+        return [*carries, attending], [attended], weights_BHTS
 
     def _decode_features(self, encoded: dict, inputs_BT: Array, train: bool) -> Array:
         memory = self._memory(encoded)
@@ -207,25 +219,57 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
             return self.decoder(x_TBE, train, None, carries)
 
         x_TBE = self._embed(inputs_BT, train)
-        _, parts = self._run(x_TBE, self._start(encoded), attend, stack)
-        return self._read(parts, train).transpose(1, 0, 2)
+        _, parts, weights_BHTS = self._run(x_TBE, self._start(encoded), attend, stack)
+        if self.coverage_weight:
+            penalty_BT = self.coverage_weight * coverage_loss(weights_BHTS)
+            self.sow("penalties", "coverage", penalty_BT)
+        x_BTE = self._read(parts, train).transpose(1, 0, 2)
+        if not self.copy:
+            return x_BTE
+        known_BTX = self._known(parts, x_TBE).transpose(1, 0, 2)
+        return self._log_probs(x_BTE, known_BTX, weights_BHTS, encoded["source"])
+
+    @nn.nowrap
+    def _known(self, parts: list[Array], x: Array) -> Array:
+        """What the pointer reads: s, y and c; where c meets s in h~, h~ and y."""
+        return jnp.concatenate(parts if self.context_to == "cell" else [*parts, x], axis=-1)
+
+    def _log_probs(
+        self, x_BTE: Array, known_BTX: Array, weights_BHTS: Array, source_BS: Array
+    ) -> Array:
+        logits_BTV = logits(x_BTE, super().output_layer())
+        return self.pointer(logits_BTV, known_BTX, weights_BHTS, source_BS)
+
+    def output_layer(self) -> Array | None:
+        """As in all models; None with a pointer, whose features are logits already."""
+        return None if self.copy else super().output_layer()
 
     def init_carry(self, encoded: dict, max_len: int, num_beams: int = 1) -> dict[str, Any]:
         """The first states, and what attention reads of the source; the rest does not matter."""
-        return {"state": {"layers": self._start(encoded)}, "memory": self._memory(encoded)}
+        memory = {"attention": self._memory(encoded)}
+        memory |= {"source": encoded["source"]} if self.copy else {}
+        return {"state": {"layers": self._start(encoded)}, "memory": memory}
 
     def step(self, carry: dict[str, Any], token_R: Array) -> tuple[dict[str, Any], Array]:
         """Reads one target token a hypothesis; returns the new carry and logits_RV."""
         memory = carry["memory"]
 
         def attend(carry: Any, x_RE: Array) -> tuple:
-            return self.attention_decoder.step(carry, x_RE, memory)
+            return self.attention_decoder.step(carry, x_RE, memory["attention"])
 
-        layers, parts = self._run(
-            self.embed(token_R), carry["state"]["layers"], attend, self._step_stack
+        x_RE = self.embed(token_R)
+        layers, parts, weights_BHKS = self._run(
+            x_RE, carry["state"]["layers"], attend, self._step_stack
         )
-        carry = {"state": {"layers": layers}, "memory": memory}
-        return carry, logits(self._read(parts), self.output_layer())
+        carry, out_RE = {"state": {"layers": layers}, "memory": memory}, self._read(parts)
+        if self.copy:  # the hypotheses of a row are like the places of a target
+            source_BS, known_RX = memory["source"], self._known(parts, x_RE)
+            out_BKE, known_BKX = (
+                a.reshape(len(source_BS), -1, a.shape[-1]) for a in (out_RE, known_RX)
+            )
+            log_probs_BKV = self._log_probs(out_BKE, known_BKX, weights_BHKS, source_BS)
+            return carry, log_probs_BKV.reshape(len(token_R), -1)
+        return carry, logits(out_RE, self.output_layer())
 
     def _step_stack(self, carries: list, x_RE: Array) -> tuple:
         return self.decoder.step(carries, x_RE)
