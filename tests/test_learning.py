@@ -1,10 +1,12 @@
 """The whole path on configs as they stand: every one runs, and the synthetic ones learn."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 import train
+from experiments import align
 from training.metrics import read_metrics
 from training.run_directory import RunDirectory
 
@@ -53,3 +55,18 @@ def test_copy_and_reverse_are_learned(task, model, tmp_path):
     config = f"synthetic:task={task},model={model}-tiny"
     result = run(config, tmp_path / "run", tmp_path / "data")
     assert result["scores"]["accuracy"] >= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["additive", "dot"])
+def test_the_links_of_the_toy_language_are_found(attention, tmp_path):
+    """AER < 0.05 on sentences of one clause, by an LSTM of 64 units (experiments/LOG.md)."""
+    settings = ["task.source.max_clauses=1", "num_steps=600", "eval_every=600", "save_every=600"]
+    model = ("num_encoder_layers=1", "num_decoder_layers=1", "context_to=output")
+    settings += [f"model.{option}" for option in (*model, f"attention={attention}")]
+    config = "synthetic:task=toy_language,model=lstm-attention-tiny"
+    overrides = [f"--config.{setting}" for setting in settings]
+    run(config, tmp_path / "run", tmp_path / "data", *overrides)
+    output = tmp_path / "links.json"
+    assert align.main([f"--workdir={tmp_path / 'run'}", f"--output={output}"]) == 0
+    assert json.loads(output.read_text())["scores"]["mean of all"]["aer"] < 0.05
