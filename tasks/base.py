@@ -67,6 +67,11 @@ class Task:
         """
         raise NotImplementedError
 
+    def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
+        """Of each target of a batch the negative log-likelihood in nats, (B, T), 0 where the
+        weight is; and the carry for the next batch, as in `loss`."""
+        raise NotImplementedError
+
     def init_carry(self, model: Any) -> Any:
         """What a step hands to the next, zero before the first: arrays with the rows of a
         batch as their leading axis, or None. It begins anew with each pass over a split.

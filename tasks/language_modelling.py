@@ -10,7 +10,7 @@ import data
 from errors import ConfigError
 from registry import NonNegativeInt, PositiveInt, Rate
 from tasks.base import Sums, Task
-from tasks.losses import output_sums, token_sums
+from tasks.losses import batch_nll, output_sums, token_features, token_sums
 
 
 class LanguageModelling(Task):
@@ -77,10 +77,21 @@ class LanguageModelling(Task):
     def loss(self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool) -> Sums:
         """Sums of "loss", "nll" and "accuracy" over predicted tokens."""
         smoothing = self.label_smoothing if train else 0.0
+        if not self.truncate:
+            inputs = (batch["inputs"], batch["segments"])
+            return token_sums(model, variables, inputs, batch, key, train, smoothing)
+        x_BTD, kernel_VD, carry = self._stream_features(model, variables, batch, key, train)
+        predicted = {name: batch[name][:, -self.rows[1] :] for name in ("targets", "weights")}
+        return output_sums(x_BTD, kernel_VD, predicted, smoothing) | {"carry": carry}
+
+    def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
+        key = jax.random.key(0)  # nothing is random without training
         if self.truncate:
-            return self._stream_sums(model, variables, batch, key, train, smoothing)
+            x_BTD, kernel_VD, carry = self._stream_features(model, variables, batch, key, False)
+            return batch_nll(x_BTD, kernel_VD, batch), carry
         inputs = (batch["inputs"], batch["segments"])
-        return token_sums(model, variables, inputs, batch, key, train, smoothing)
+        x_BTD, kernel_VD, _ = token_features(model, variables, inputs, key, train=False)
+        return batch_nll(x_BTD, kernel_VD, batch), None
 
     def init_carry(self, model: Any) -> Any:
         """Zero states of all streams, or None without truncation.
@@ -99,10 +110,11 @@ class LanguageModelling(Task):
             )
         return model.init_carry(self.rows[0], 1)
 
-    def _stream_sums(
-        self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool, smoothing: float
-    ) -> Sums:
-        """The sums of a piece of each stream, and as "carry" the states where the next begin."""
+    def _stream_features(
+        self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool
+    ) -> tuple[jax.Array, jax.Array | None, Any]:
+        """What the output layer sees of a piece of each stream, its matrix, and the states where
+        the next pieces begin."""
         inputs_BT, segments_BT = batch["inputs"], batch["segments"]
         k1 = self.rows[1]
         carry = batch.get("carry") or model.init_carry(len(inputs_BT), 1)
@@ -120,8 +132,7 @@ class LanguageModelling(Task):
 
         rngs = {"dropout": key} if train else None
         after, x_BTD, kernel_VD = model.apply(variables, method=read, rngs=rngs)
-        predicted = {name: batch[name][:, -k1:] for name in ("targets", "weights")}
-        return output_sums(x_BTD, kernel_VD, predicted, smoothing) | {"carry": after}
+        return x_BTD, kernel_VD, after
 
     def fingerprint(self) -> dict[str, str]:
         return {"data": self.batches.fingerprint(), "tokenizer": self.tokenizer.fingerprint()}

@@ -35,22 +35,43 @@ def cross_entropy(
     Returns:
         {"loss", "nll", "hits"}: float32 scalars, sums of weight times value.
     """
-    num, chunk = x_ND.shape[0], min(CHUNK, x_ND.shape[0])
-    pad = -num % chunk
     x_ND = jnp.where((weights_N > 0)[:, None], x_ND, 0)
     if kernel_VD is None:
         loss, nll, hits = _chunk(label_smoothing, x_ND, targets_N, weights_N)[0]
         return {"loss": loss, "nll": nll, "hits": hits}
-    x_CND = jnp.pad(x_ND, ((0, pad), (0, 0))).reshape(-1, chunk, x_ND.shape[1])
-    targets_CN = jnp.pad(targets_N, (0, pad)).reshape(-1, chunk)
-    weights_CN = jnp.pad(weights_N, (0, pad)).reshape(-1, chunk)
+    x_CND, targets_CN, weights_CN = _in_chunks(x_ND, targets_N, weights_N)
     kernel_VD = kernel_VD.astype(x_ND.dtype)
     loss, nll, hits = _sums(label_smoothing, x_CND, kernel_VD, targets_CN, weights_CN)
     return {"loss": loss, "nll": nll, "hits": hits}
 
 
-def _chunk(smoothing: float, logits_NV: Array, targets_N: Array, weights_N: Array):
-    """Sums of one chunk, and the two things that its gradient needs."""
+def token_nll(x_ND: Array, kernel_VD: Array | None, targets_N: Array, weights_N: Array) -> Array:
+    """The negative log-likelihood of each token in nats, (N,), in the same chunks; 0 where the
+    weight is. For looking at, without gradients of its own."""
+    x_ND = jnp.where((weights_N > 0)[:, None], x_ND, 0)
+    x_CND, targets_CN, weights_CN = _in_chunks(x_ND, targets_N, weights_N)
+    matrix_VD = None if kernel_VD is None else kernel_VD.astype(x_ND.dtype)
+
+    def of_chunk(at: tuple[Array, Array]) -> Array:
+        logits_NV = at[0] if matrix_VD is None else jnp.dot(at[0], matrix_VD.T)
+        (_, nll_N, _), _, _ = _tokens(0.0, logits_NV, at[1])
+        return nll_N
+
+    nll_CN = jax.lax.map(of_chunk, (x_CND, targets_CN))
+    return jnp.where(weights_CN > 0, nll_CN, 0).reshape(-1)[: x_ND.shape[0]]
+
+
+def _in_chunks(x_ND: Array, targets_N: Array, weights_N: Array) -> tuple[Array, Array, Array]:
+    """Tokens in rows of CHUNK, the last filled up with weight 0."""
+    num, chunk = x_ND.shape[0], min(CHUNK, x_ND.shape[0])
+    pad = -num % chunk
+    x_CND = jnp.pad(x_ND, ((0, pad), (0, 0))).reshape(-1, chunk, x_ND.shape[1])
+    targets_CN = jnp.pad(targets_N, (0, pad)).reshape(-1, chunk)
+    return x_CND, targets_CN, jnp.pad(weights_N, (0, pad)).reshape(-1, chunk)
+
+
+def _tokens(smoothing: float, logits_NV: Array, targets_N: Array):
+    """Loss, negative log-likelihood and hit of each token, and what their gradients need."""
     logits_NV = logits_NV.astype(jnp.float32)
     highest_N = logits_NV.max(-1)
     exp_NV = jnp.exp(logits_NV - highest_N[:, None])
@@ -62,7 +83,13 @@ def _chunk(smoothing: float, logits_NV: Array, targets_N: Array, weights_N: Arra
     if smoothing:
         loss_N = (1 - smoothing) * nll_N + smoothing * (log_total_N - logits_NV.mean(-1))
     hits_N = (right_N >= highest_N).astype(jnp.float32)
-    sums = tuple(jnp.sum(value_N * weights_N) for value_N in (loss_N, nll_N, hits_N))
+    return (loss_N, nll_N, hits_N), exp_NV, total_N
+
+
+def _chunk(smoothing: float, logits_NV: Array, targets_N: Array, weights_N: Array):
+    """Sums of one chunk, and the two things that its gradient needs."""
+    values, exp_NV, total_N = _tokens(smoothing, logits_NV, targets_N)
+    sums = tuple(jnp.sum(value_N * weights_N) for value_N in values)
     return sums, exp_NV, total_N
 
 
@@ -112,6 +139,27 @@ def _sums_backward(smoothing, kept, grads):
 _sums.defvjp(_sums_forward, _sums_backward)
 
 
+def token_features(
+    model: Any, variables: Any, inputs: tuple, key: Array, train: bool
+) -> tuple[Array, Array | None, Any]:
+    """What the output layer sees, its matrix, and what the model sows under 'penalties' in
+    training: (x_BTD, kernel_VD, penalties).
+
+    Args:
+        inputs: arguments of model.features.
+        key: for dropout.
+    """
+
+    def features_and_kernel(module: Any) -> tuple[Array, Array | None]:
+        return module.features(*inputs, train=train), module.output_layer()
+
+    rngs, mutable = ({"dropout": key}, ["penalties"]) if train else (None, [])
+    (x_BTD, kernel_VD), sown = model.apply(
+        variables, method=features_and_kernel, rngs=rngs, mutable=mutable
+    )
+    return x_BTD, kernel_VD, sown
+
+
 def token_sums(
     model: Any,
     variables: Any,
@@ -127,18 +175,10 @@ def token_sums(
     stands beside it as "penalty".
 
     Args:
-        inputs: arguments of model.features.
         batch: has "targets" and "weights", (B, T).
-        key: for dropout.
+        inputs, key: of token_features.
     """
-
-    def features_and_kernel(module: Any) -> tuple[Array, Array | None]:
-        return module.features(*inputs, train=train), module.output_layer()
-
-    rngs, mutable = ({"dropout": key}, ["penalties"]) if train else (None, [])
-    (x_BTD, kernel_VD), sown = model.apply(
-        variables, method=features_and_kernel, rngs=rngs, mutable=mutable
-    )
+    x_BTD, kernel_VD, sown = token_features(model, variables, inputs, key, train)
     sums = output_sums(x_BTD, kernel_VD, batch, label_smoothing)
     if sown:
         penalty_BT = jax.tree.reduce(jnp.add, sown)
@@ -166,3 +206,10 @@ def output_sums(
         "nll": (sums["nll"], total),
         "accuracy": (sums["hits"], total),
     }
+
+
+def batch_nll(x_BTD: Array, kernel_VD: Array | None, batch: dict) -> Array:
+    """token_nll of a batch, (B, T)."""
+    flat = (batch[name].reshape(-1) for name in ("targets", "weights"))
+    x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+    return token_nll(x_ND, kernel_VD, *flat).reshape(batch["targets"].shape)

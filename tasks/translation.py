@@ -9,7 +9,7 @@ import sacrebleu
 import data
 from registry import NonNegativeFloat, PositiveInt, Rate
 from tasks.base import Evaluation, Sums, Task
-from tasks.losses import token_sums
+from tasks.losses import batch_nll, token_features, token_sums
 from tasks.search import Translator
 
 NUM_SAMPLES = 5
@@ -66,6 +66,12 @@ class Translation(Task):
         inputs = (batch["source"], batch["inputs"])
         smoothing = self.label_smoothing if train else 0.0
         return token_sums(model, variables, inputs, batch, key, train, smoothing)
+
+    def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
+        inputs = (batch["source"], batch["inputs"])
+        key = jax.random.key(0)  # nothing is random without training
+        x_BTD, kernel_VD, _ = token_features(model, variables, inputs, key, train=False)
+        return batch_nll(x_BTD, kernel_VD, batch), None
 
     def translator(self, model: Any, variables: Any) -> Translator:
         """The model as a function from text to text."""

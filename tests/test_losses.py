@@ -88,3 +88,14 @@ def test_gradients_in_bfloat16_have_the_type_of_what_they_belong_to():
     dx_ND, dkernel_VD = jax.grad(loss, argnums=(0, 1))(x_ND, kernel_VD)
     assert dx_ND.dtype == jnp.bfloat16
     assert dkernel_VD.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("num", [1, 16, 33])
+def test_the_loss_of_each_token_equals_optax(monkeypatch, num):
+    monkeypatch.setattr(losses, "CHUNK", 16)
+    x_ND, kernel_VD, targets_N, weights_N = case(num)
+    found_N = losses.token_nll(x_ND, kernel_VD, targets_N, weights_N)
+    logits_NV = x_ND @ kernel_VD.T
+    nll_N = optax.softmax_cross_entropy_with_integer_labels(logits_NV, targets_N)
+    np.testing.assert_allclose(found_N, jnp.where(weights_N > 0, nll_N, 0), rtol=1e-5, atol=1e-6)
+    assert (found_N == 0).sum() == (weights_N == 0).sum()
