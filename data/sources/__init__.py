@@ -8,6 +8,7 @@ against their annotations; `cache_dir` is given by the caller.
 from data.sources.base import SPLITS, Example, Source
 from data.sources.bible import Bible
 from data.sources.folder import Folder
+from data.sources.hidden_markov import HiddenMarkov
 from data.sources.prepared import PreparedTFDS
 from data.sources.pronunciations import Pronunciations
 from data.sources.supporting_facts import SupportingFacts
@@ -19,6 +20,7 @@ SOURCES: dict[str, type[Source]] = {
     "bible": Bible,
     "copy": Copy,
     "folder": Folder,
+    "hidden_markov": HiddenMarkov,
     "pronunciations": Pronunciations,
     "reverse": Reverse,
     "sort": Sort,
