@@ -86,6 +86,17 @@ LANGUAGE_MODELS = _language_models()
 MODELS = SEQ2SEQ | LANGUAGE_MODELS
 
 
+# The two widths of a model that grow together where its size is matched to another's; heads
+# divide the first.
+WIDTHS = {
+    "convolutional_seq2seq": ("hidden_size", "embedding_size"),
+    "hybrid_seq2seq": ("d_model", "d_ff"),
+    "recurrent_lm": ("hidden_size", "embedding_size"),
+    "recurrent_seq2seq": ("hidden_size", "embedding_size"),
+    "transformer_lm": ("d_model", "d_ff"),
+    "transformer_seq2seq": ("d_model", "d_ff"),
+}
+
 # What no language model has, and the layers on top of one that an encoder does not have.
 WITHOUT_COUNTERPART = (
     "*/cross_attention/*",

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 import registry
 from models.convolutional.seq2seq import ConvolutionalSeq2Seq
+from models.hybrid import HybridSeq2Seq
 from models.memory_network import MemoryNetwork
 from models.recurrent.language_model import RecurrentLM
 from models.recurrent.seq2seq import RecurrentSeq2Seq
@@ -33,6 +34,7 @@ from models.transformer.models import TransformerLM, TransformerSeq2Seq
 
 MODELS: dict[str, type[nn.Module]] = {
     "convolutional_seq2seq": ConvolutionalSeq2Seq,
+    "hybrid_seq2seq": HybridSeq2Seq,
     "memory_network": MemoryNetwork,
     "recurrent_lm": RecurrentLM,
     "recurrent_seq2seq": RecurrentSeq2Seq,

@@ -104,6 +104,36 @@ SEQ2SEQ = {
         "kernel_size": 4,  # two layers see all of the six words of the causal test
         **RECURRENT,
     },
+    "hybrid-attention": {
+        "name": "hybrid_seq2seq",
+        "num_encoder_layers": 1,
+        "num_decoder_layers": 2,
+        **TRANSFORMER,
+    },
+    "hybrid-attention-plain": {
+        "name": "hybrid_seq2seq",
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 2,
+        "cross_attention": "last",
+        "positions": False,
+        "norm": False,
+        "feed_forward": False,
+        **TRANSFORMER,
+    },
+    "hybrid-attention-self-encoder": {
+        "name": "hybrid_seq2seq",
+        "encoder_layers": "self_attention",
+        "num_encoder_layers": 1,
+        "num_decoder_layers": 1,
+        **TRANSFORMER,
+    },
+    "hybrid-attention-self-decoder": {
+        "name": "hybrid_seq2seq",
+        "decoder_layers": "self_attention",
+        "num_encoder_layers": 1,
+        "num_decoder_layers": 1,
+        **TRANSFORMER,
+    },
     "memory-attention": {
         "name": "memory_network",
         "embedding_size": 12,

@@ -87,7 +87,7 @@ def test_state_follows_the_hypotheses(num_beams):
     print(f"{num_cases} hypotheses scored again from their tokens")
 
 
-@pytest.mark.parametrize("name", ["transformer", "lstm", "lstm-attention"])
+@pytest.mark.parametrize("name", ["transformer", "lstm", "lstm-attention", "hybrid-attention"])
 def test_every_model_scores_what_it_found(name):
     """Log-probabilities of the search, by steps and over shared or reordered caches, are those of
     the whole pass over the tokens found."""

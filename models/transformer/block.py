@@ -119,13 +119,19 @@ class Block(nn.Module):
     def _after_self(
         self, x_BTD: Array, memory: KeysValues | None, cross_mask: Mask | None, train: bool
     ) -> Array:
-        if self.cross:
-
-            def look_across(y_BTD: Array) -> Array:
-                return self.cross_attention(y_BTD, memory, cross_mask)
-
-            x_BTD = self._residual(x_BTD, look_across, self.cross_norm, train)
+        x_BTD = self._across(x_BTD, memory, cross_mask, train)
         return self._residual(x_BTD, self.feed_forward, self.feed_forward_norm, train)
+
+    def _across(
+        self, x_BTD: Array, memory: KeysValues | None, cross_mask: Mask | None, train: bool
+    ) -> Array:
+        if not self.cross:
+            return x_BTD
+
+        def look_across(y_BTD: Array) -> Array:
+            return self.cross_attention(y_BTD, memory, cross_mask)
+
+        return self._residual(x_BTD, look_across, self.cross_norm, train)
 
     def memory(self, encoded_BSD: Array) -> KeysValues:
         """Keys and values of the encoder's output as a cache, made once for a whole search."""
