@@ -158,6 +158,10 @@ class RunDirectory:
         self._write(ENVIRONMENT, found)
         return found
 
+    def read_environment(self) -> dict[str, Any] | None:
+        """What the last process of the run ran on, or None before that."""
+        return self._read(ENVIRONMENT)
+
     def finish(self, result: Mapping[str, Any]) -> None:
         """Marks the run as finished, with its final scores."""
         self._write(RESULT, result)
