@@ -1,0 +1,1 @@
+"""Learning curves of several configs and seeds: the plan, the runs, the numbers, the page."""
