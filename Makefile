@@ -11,7 +11,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SECONDEXPANSION:
-.PHONY: help train test check bench test-long clean
+.PHONY: help train compare test check bench test-long clean
 
 # ------------------------------------------------------------------ what there is to do
 
@@ -21,11 +21,15 @@ help: ## list the targets and their variables
 	@echo '  CONFIG=FILE.py[:option=value,...]  what to train             [$(CONFIG)]'
 	@echo '  WORKDIR=FOLDER                     where its run is kept     [$(WORKDIR)]'
 	@echo '  ARGS="--config.seed=1"             more arguments of train.py, pytest or the benchmarks'
+	@echo '  COMPARED="--config=A --config=B"   what `make compare` compares; into COMPARISON=FOLDER'
 	@echo '  EXTRAS="gpu tensorboard"           more of the extras of pyproject.toml'
 	@echo '  PYTHON=python3.12  VENV=FOLDER     the Python that makes the environment, and its folder'
 
 train: $$(call environment,bible pronunciations) ## train CONFIG (default: translate Italian into English) and report
 	$(PY) train.py --config='$(CONFIG)' --workdir='$(WORKDIR)' $(ARGS)
+
+compare: $$(call environment,bible pronunciations) ## compare learning curves of an LSTM and a Transformer, two seeds each, in minutes
+	$(PY) experiments/learning_curves.py --out='$(COMPARISON)' --seeds=2 --match=params $(COMPARED) $(ARGS)
 
 test: $$(call environment,dev bible pronunciations) ## run all fast tests
 	$(PY) -m pytest $(PARALLEL) $(ARGS)
@@ -45,6 +49,9 @@ test-long: $$(call environment,dev bible pronunciations) ## run every test, the 
 clean: ## remove the environment and the caches of tools and tests; runs and data stay
 	rm -rf '$(VENV)' build *.egg-info .cache/xla-tests .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+COMPARISON ?= runs/comparison
+COMPARED ?= --config=configs/hidden_markov.py:model=lm-lstm-tiny --config=configs/hidden_markov.py:model=lm-transformer-tiny
 
 # Each worker simulates eight devices and holds about 2 GiB: no more than four of them.
 PARALLEL = -n logical --maxprocesses=4 --dist=worksteal

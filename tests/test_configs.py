@@ -13,7 +13,14 @@ from errors import ConfigError
 from training import schema
 from training.config_files import load_config
 
-CONFIGS = ("translation", "language_model", "synthetic", "memory_network")
+CONFIGS = (
+    "architecture_walk",
+    "hidden_markov",
+    "language_model",
+    "memory_network",
+    "synthetic",
+    "translation",
+)
 
 
 def settings_of(config, *overrides):
@@ -44,6 +51,7 @@ def test_every_string_of_a_sweep_is_a_valid_config(name):
         assert small["num_steps"] <= 5
         assert small["task"]["source"]["name"] in (
             *("copy", "reverse", "sort", "addition"),
+            "hidden_markov",
             "supporting_facts",
             "toy_language",
         )
