@@ -34,12 +34,12 @@ class TrainedRun(NamedTuple):
 
 
 def load_run(
-    workdir: str | Path, kind: str, step: int | None = None, field: str = "--workdir"
+    workdir: str | Path, kind: str | None, step: int | None = None, field: str = "--workdir"
 ) -> TrainedRun:
     """Reads the model of a run; changes nothing in its directory.
 
     Args:
-        kind: the kind of model that the caller needs, such as "seq2seq".
+        kind: the kind of model that the caller needs, such as "seq2seq"; None for any.
         step: take the parameters of this checkpoint; None for those of the final scores.
         field: where the run was named, for messages.
 
@@ -56,7 +56,7 @@ def load_run(
     except (ConfigError, TypeError) as error:
         raise DataError(f"{run / CONFIG}: {error}") from error
     name = settings["model"]["name"]
-    if models.MODELS[name].kind != kind:
+    if kind is not None and models.MODELS[name].kind != kind:
         raise ConfigError(
             f"{field} {run.path} holds a {models.MODELS[name].kind} ({name}), not a {kind}."
         )

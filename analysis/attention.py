@@ -1,8 +1,9 @@
-"""The attention weights of a model for pairs of sentences."""
+"""The attention weights of a model for sentences, or for pairs of them."""
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,31 +14,46 @@ from errors import ConfigError
 Array = jax.Array
 
 MEAN = "mean of all"  # heads
+PARTS = ("encoder", "decoder", "cross", "alignment")
 STEP = 16  # tokens are padded to this times a power of 2, so that few shapes compile
 ROWS = 16  # of a batch, at most
 PLACES = 2**18  # weights of one head for a batch, at most, where it has more than one row
 
 
+class Head(NamedTuple):
+    """Where a head stands, counted from 0, as in the tables of a run directory.
+
+    Attributes:
+        part: "encoder" and "decoder" look at themselves, "cross" from the decoder at the
+            encoder; "alignment" is the same in a model that is no Transformer.
+    """
+
+    part: str
+    layer: int
+    head: int
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def recorded_weights(model: Any, variables: Any, source_BS: Array, inputs_BT: Array) -> Any:
-    """What each attention layer sows when the whole target is read at once."""
-    _, seen = model.apply(variables, source_BS, inputs_BT, mutable=["intermediates"])
+def recorded_weights(model: Any, variables: Any, *tokens: Array) -> Any:
+    """What each attention layer sows when all tokens, (B, S) and (B, T), are read at once."""
+    _, seen = model.apply(variables, *tokens, mutable=["intermediates"])
     return seen.get("intermediates", {})
 
 
 def attention_weights(
-    model: Any, variables: Any, source: np.ndarray, target: np.ndarray
+    model: Any, variables: Any, source: np.ndarray | None, target: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Weights of each layer for one pair, without padding.
 
     Args:
-        source, target: token ids, each with EOS at the end.
+        source, target: token ids, each with EOS at the end. A language model has no source.
 
     Returns:
         {path of the layer: (heads, queries, keys)}, or (layers, heads, queries, keys) where
         the layers are stacked under a scan.
     """
-    [(_, found)] = attention_of_pairs(model, variables, [(source, target)])
+    pair = [target] if source is None else [source, target]
+    [(_, found)] = attention_of_pairs(model, variables, [pair])
     return found
 
 
@@ -46,7 +62,8 @@ def attention_of_pairs(
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(number of a pair, its attention_weights), shortest pairs first.
 
-    Those of one width are read together, in batches of one shape.
+    Those of one width are read together, in batches of one shape. For a language model, a
+    pair is the target alone.
     """
     widths = np.array([_width(max(map(len, pair))) for pair in pairs])
     for width in np.unique(widths):
@@ -54,14 +71,14 @@ def attention_of_pairs(
         num_rows = max(1, min(ROWS, len(pairs), PLACES // int(width) ** 2))
         for start in range(0, len(members), num_rows):
             chosen = members[start : start + num_rows]
-            source_BS = np.full((num_rows, width), data.PAD, np.int32)
-            inputs_BT = np.full((num_rows, width), data.PAD, np.int32)
-            for row, (source, target) in enumerate(pairs[i] for i in chosen):
-                source_BS[row, : len(source)] = source
-                inputs_BT[row, : len(target)] = [data.BOS, *target[:-1]]
-            layers = _by_layer(recorded_weights(model, variables, source_BS, inputs_BT))
+            tokens = [np.full((num_rows, width), data.PAD, np.int32) for _ in pairs[0]]
+            for row, (*source, target) in enumerate(pairs[i] for i in chosen):
+                for side_BS, ids in zip(tokens[:-1], source, strict=True):
+                    side_BS[row, : len(ids)] = ids
+                tokens[-1][row, : len(target)] = [data.BOS, *target[:-1]]
+            layers = _by_layer(recorded_weights(model, variables, *tokens))
             for row, i in enumerate(chosen):
-                yield int(i), _of_row(layers, row, *map(len, pairs[i]))
+                yield int(i), _of_row(layers, row, len(pairs[i][0]), len(pairs[i][-1]))
 
 
 def _width(length: int) -> int:
@@ -109,3 +126,23 @@ def heads_of(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if not heads:
         raise ConfigError("This model does not look at the source: it has no alignment.")
     return heads | {MEAN: np.mean(list(heads.values()), axis=0)}
+
+
+def by_head(weights: dict[str, np.ndarray]) -> dict[Head, np.ndarray]:
+    """(queries, keys) weights of each head, by part, layer and head.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    found = {}
+    for path, array in weights.items():
+        part = "cross" if "cross_attention" in path else "alignment"
+        if "self_attention" in path:
+            part = path.partition("/")[0]
+        number = re.search(r"_(\d+)(/|$)", path)
+        stacked = array if array.ndim == 4 else array[None]
+        for layer, maps_HTS in enumerate(stacked, int(number[1]) if number else 0):
+            found |= {Head(part, layer, h): map_TS for h, map_TS in enumerate(maps_HTS)}
+    if not found:
+        raise ConfigError("This model has no attention.")
+    return {head: found[head] for head in sorted(found, key=lambda h: (PARTS.index(h[0]), h))}

@@ -1,0 +1,362 @@
+// What is shown, and the keys and clicks that change it.
+
+const payload = JSON.parse(document.getElementById("payload").textContent);
+const SIDES = { encoder: ["source", "source"], decoder: ["reads", "reads"], cross: ["writes", "source"], alignment: ["writes", "source"] };
+const ACROSS = ["cross", "alignment"];
+const byId = (id) => document.getElementById(id);
+const state = { sentence: 0, run: 0, heads: [], pinned: [] };
+const panels = []; // what each run's panel shows now
+
+const nameOf = (head) => `${head.part}.${head.layer}.${head.head}`;
+const same = (one, other) => one && other && nameOf(one) === nameOf(other);
+const viewOf = (run) => payload.sentences[state.sentence].views[run];
+const partsOf = (run) => [...new Set(payload.runs[run].heads.map((head) => head.part))];
+const number = (value, digits = 3) => (Number.isFinite(value) ? value.toFixed(digits).replace(/^-/, "−") : "–");
+
+// ---------------------------------------------------------------- weights
+
+const inflated = new Map();
+function weightsOf(sentence, run) {
+  const key = `${sentence}.${run}`;
+  if (!inflated.has(key)) {
+    const packed = Uint8Array.from(atob(payload.sentences[sentence].views[run].weights), (c) => c.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+    inflated.set(key, new Response(stream).arrayBuffer().then((buffer) => new Uint8Array(buffer)));
+  }
+  return inflated.get(key);
+}
+
+/** The maps of a view by the name of their head; all heads lie one after another. */
+function mapsOf(run, bytes) {
+  const view = viewOf(run);
+  const maps = new Map();
+  let start = 0;
+  for (const head of payload.runs[run].heads) {
+    const [rows, columns] = SIDES[head.part].map((side) => view[side].length);
+    maps.set(nameOf(head), mapOf(bytes, start, rows, columns));
+    start += rows * columns;
+  }
+  return maps;
+}
+
+// ---------------------------------------------------------------- address
+
+function toAddress() {
+  const heads = state.heads.map(nameOf).join(",");
+  history.replaceState(null, "", `#sentence=${state.sentence}&run=${state.run}&heads=${heads}`);
+}
+
+function fromAddress() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const within = (name, count) => Math.min(Math.max(parseInt(given.get(name), 10) || 0, 0), count - 1);
+  state.sentence = within("sentence", payload.sentences.length);
+  state.run = within("run", payload.runs.length);
+  const wanted = (given.get("heads") ?? "").split(",");
+  state.heads = payload.runs.map(({ heads }, run) =>
+    heads.find((head) => nameOf(head) === wanted[run]) ?? heads.find((head) => ACROSS.includes(head.part)) ?? heads[0]);
+}
+
+// ---------------------------------------------------------------- changes
+
+/** Shows a head; the other runs follow where they have one in the same place. */
+function select(run, head) {
+  if (!head) return;
+  state.run = run;
+  state.heads[run] = head;
+  if (byId("linked").checked) {
+    payload.runs.forEach(({ heads }, other) => {
+      if (other === run) return;
+      const alike = (part) => part === head.part || (ACROSS.includes(part) && ACROSS.includes(head.part));
+      const found = heads.filter((one) => alike(one.part));
+      const exact = found.find((one) => one.layer === head.layer && one.head === head.head);
+      if (found.length) state.heads[other] = exact ?? found[0];
+    });
+  }
+  show();
+}
+
+function move(layers, heads) {
+  const at = state.heads[state.run];
+  const target = { part: at.part, layer: at.layer + layers, head: at.head + heads };
+  select(state.run, payload.runs[state.run].heads.find((head) => same(head, target)));
+}
+
+function nextPart() {
+  const at = state.heads[state.run];
+  const parts = partsOf(state.run);
+  choosePart(state.run, parts[(parts.indexOf(at.part) + 1) % parts.length]);
+}
+
+function choosePart(run, part) {
+  const at = state.heads[run];
+  const heads = payload.runs[run].heads.filter((head) => head.part === part);
+  select(run, heads.find((head) => head.layer === at.layer && head.head === at.head) ?? heads[0]);
+}
+
+function chooseSentence(index) {
+  const count = payload.sentences.length;
+  state.sentence = (index + count) % count;
+  state.pinned = [];
+  show();
+}
+
+function toggleTheme() {
+  const root = document.documentElement;
+  root.dataset.theme = isDark() ? "light" : "dark";
+  show();
+}
+
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+// ---------------------------------------------------------------- panels
+
+function tabs(run) {
+  const row = make("div", { class: "tabs" });
+  for (const part of partsOf(run)) {
+    const button = make("button", { type: "button", "aria-pressed": state.heads[run].part === part }, part);
+    button.addEventListener("click", () => choosePart(run, part));
+    row.append(button);
+  }
+  return row;
+}
+
+/** Colours a frame by what happens to the loss when the head is removed. */
+function effectColour(change, most) {
+  const share = Math.round(Math.min(1, Math.abs(change) / most) * 100);
+  return `color-mix(in srgb, var(--${change > 0 ? "worse" : "better"}) ${share}%, var(--edge))`;
+}
+
+function grid(run, maps) {
+  const { heads, effects } = payload.runs[run];
+  const shown = heads.filter((head) => head.part === state.heads[run].part);
+  const [numLayers, numHeads] = ["layer", "head"].map((axis) => Math.max(...shown.map((h) => h[axis])) + 1);
+  const size = Math.max(30, Math.min(84, Math.floor(430 / numHeads)));
+  const element = make("div", { class: "heads" });
+  element.style.gridTemplateColumns = `auto repeat(${numHeads}, ${size}px)`;
+  element.append(make("span", { class: "corner" }, "layer"));
+  for (let h = 0; h < numHeads; h++) element.append(make("span", {}, numHeads < 6 ? `head ${h}` : `${h}`));
+  const most = Math.max(1e-9, ...Object.values(effects).map((effect) => Math.abs(effect.change)));
+  const ink = colour("ink");
+  for (let layer = 0; layer < numLayers; layer++) {
+    element.append(make("span", {}, `${layer}`));
+    for (let h = 0; h < numHeads; h++) {
+      const head = shown.find((one) => one.layer === layer && one.head === h);
+      if (!head) { element.append(make("span")); continue; }
+      const effect = effects[nameOf(head)];
+      const title = [`layer ${layer}, head ${h}`];
+      if (effect) title.push(`${number(effect.change)} without it`);
+      title.push(...(payload.runs[run].roles[nameOf(head)] ?? []).filter((r) => r.label).map((r) => r.role));
+      const tile = make("button", {
+        type: "button", class: "tile", title: title.join(" · "), "aria-label": title.join(", "),
+        "data-head": nameOf(head), "aria-pressed": same(head, state.heads[run]),
+      }, thumbnail(maps.get(nameOf(head)), ink));
+      tile.style.background = effect ? effectColour(effect.change, most) : "var(--edge)";
+      tile.addEventListener("click", () => select(run, head));
+      element.append(tile);
+    }
+  }
+  const figure = make("figure", {}, element, weightLegend());
+  if (Object.keys(effects).length) figure.append(effectLegend(most));
+  return figure;
+}
+
+function weightLegend() {
+  const bar = make("i");
+  const stops = [0, 0.1, 0.3, 0.6, 1].map((w) => `color-mix(in srgb, var(--ink) ${100 * Math.sqrt(w)}%, var(--panel)) ${100 * w}%`);
+  bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+  return make("div", { class: "legend" }, "weight 0", bar, "1");
+}
+
+function effectLegend(most) {
+  const bar = make("i");
+  bar.style.background = "linear-gradient(to right, var(--better), var(--edge), var(--worse))";
+  return make("div", { class: "legend" }, `frame: loss without the head ${number(-most)}`, bar, `+${number(most)}`);
+}
+
+function entropyOf(map) {
+  let total = 0;
+  for (let t = 0; t < map.rows; t++) {
+    const row = Array.from({ length: map.columns }, (_, s) => map.weight(t, s));
+    const sum = row.reduce((a, b) => a + b, 0) || 1;
+    for (const weight of row) if (weight > 0) total -= (weight / sum) * Math.log(weight / sum);
+  }
+  return total / map.rows;
+}
+
+function facts(run, map) {
+  const { effects, roles, scores } = payload.runs[run];
+  const head = state.heads[run];
+  const element = make("div", { class: "facts" });
+  const list = make("dl");
+  const add = (term, text) => list.append(make("dt", {}, term), make("dd", { class: "wide" }, text));
+  add("entropy", `${number(entropyOf(map), 2)} nats, this sentence`);
+  for (const [name, value] of Object.entries(scores[nameOf(head)] ?? {})) add(name, number(value));
+  const effect = effects[nameOf(head)];
+  if (effect) {
+    const range = Number.isFinite(effect.low) ? ` (${number(effect.low)} to ${number(effect.high)})` : "";
+    const chance = Number.isFinite(effect.p) ? `, p = ${effect.p.toPrecision(2)}` : "";
+    add("loss without it", `${effect.change > 0 ? "+" : ""}${number(effect.change)}${range}${chance}`);
+  }
+  element.append(make("h3", {}, `${head.part} · layer ${head.layer} · head ${head.head}`), list);
+  if (roles[nameOf(head)]?.length) {
+    const table = make("dl");
+    for (const { role, score, chance, label } of roles[nameOf(head)]) {
+      const meter = make("meter", { min: 0, max: 1, value: Math.max(0, Math.min(1, score)), title: `chance ${number(chance, 2)}` });
+      table.append(make("dt", label ? { class: "label" } : {}, role), make("dd", {}, number(score, 2)), make("dd", {}, meter));
+    }
+    element.append(make("h3", {}, "roles"), table);
+  }
+  return element;
+}
+
+/** Lines and matrix of one head in one SVG, side by side where there is room. */
+function drawView(run, map, room, watch) {
+  const view = viewOf(run);
+  const head = state.heads[run];
+  const [from, to] = SIDES[head.part].map((side) => view[side]);
+  const across = ACROSS.includes(head.part);
+  const lines = drawLines(map, from, to, across ? ["writes", "looks at"] : ["from", "looks at"], watch);
+  const matrix = drawMap(map, from, to, across ? view.links : [], watch);
+  const beside = lines.width + 24 + matrix.width <= room;
+  const [x, y] = beside ? [lines.width + 24, 0] : [0, lines.height + 16];
+  matrix.group.setAttribute("transform", `translate(${x} ${y})`);
+  const width = Math.ceil(Math.max(lines.width, x + matrix.width));
+  const height = Math.ceil(Math.max(lines.height, y + matrix.height));
+  const picture = shape("svg", {
+    xmlns: SVG, width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "font-family": font(),
+    "aria-label": `attention of ${head.part} layer ${head.layer} head ${head.head}`,
+  }, lines.group, matrix.group);
+  return { picture, width, height, lines, matrix, from, to };
+}
+
+function drawRun(run, maps, element) {
+  const map = maps.get(nameOf(state.heads[run]));
+  const about = payload.runs[run];
+  const readout = make("p", { class: "readout", dir: "auto" });
+  const left = make("div", { class: "side" }, tabs(run), grid(run, maps), facts(run, map));
+  const right = make("div", { class: "view" });
+  element.className = run === state.run ? "run focused" : "run";
+  element.replaceChildren(
+    make("h2", { dir: "auto" }, about.name), make("p", { class: "about", dir: "auto" }, about.about),
+    make("div", { class: "body" }, left, right));
+  let drawn;
+  const follow = (token) => {
+    drawn.lines.follow(token);
+    drawn.matrix.follow(token);
+    const both = token?.from !== undefined && token?.to !== undefined;
+    const name = both ? `${drawn.from[token.from]} → ${drawn.to[token.to]}` : "";
+    readout.textContent = both ? `${name}   ${number(map.weight(token.from, token.to))}` : "";
+  };
+  const watch = (target, side, index) => {
+    target.style.cursor = "pointer";
+    target.addEventListener("pointerenter", () => follow({ [side]: index }));
+    target.addEventListener("pointerleave", () => follow(state.pinned[run]));
+    target.addEventListener("click", () => {
+      const pinned = state.pinned[run];
+      state.pinned[run] = pinned?.[side] === index ? undefined : { [side]: index };
+      follow(state.pinned[run]);
+    });
+  };
+  drawn = drawView(run, map, right.clientWidth, watch);
+  drawn.matrix.plate.addEventListener("pointermove", (event) => {
+    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(drawn.matrix.plate.getScreenCTM().inverse());
+    follow(drawn.matrix.cellAt(at.x, at.y));
+  });
+  drawn.matrix.plate.addEventListener("pointerleave", () => follow(state.pinned[run]));
+  right.append(drawn.picture, readout);
+  follow(state.pinned[run]);
+  panels[run] = drawn;
+}
+
+async function show() {
+  toAddress();
+  const shown = location.hash;
+  byId("sentence").value = state.sentence;
+  byId("theme").textContent = isDark() ? "Light" : "Dark";
+  const bytes = await Promise.all(payload.runs.map((_, run) => weightsOf(state.sentence, run)));
+  if (location.hash !== shown) return; // something else was asked for meanwhile
+  const focus = document.activeElement?.dataset?.head;
+  [...byId("runs").children].forEach((element, run) => drawRun(run, mapsOf(run, bytes[run]), element));
+  if (focus) document.querySelector(`.run.focused [aria-pressed="true"][data-head]`)?.focus({ preventScroll: true });
+  document.documentElement.dataset.shown = shown;
+}
+
+// ---------------------------------------------------------------- export
+
+/** What is shown, all runs beside each other, as a file of its own. */
+function exported() {
+  const margin = 20;
+  const caption = 44;
+  const width = panels.reduce((sum, panel) => sum + panel.width + margin, margin);
+  const height = Math.max(...panels.map((panel) => panel.height)) + caption + 2 * margin;
+  const root = shape("svg", { xmlns: SVG, width, height, viewBox: `0 0 ${width} ${height}`, "font-family": font() });
+  root.append(shape("rect", { width, height, fill: colour("panel") }));
+  let x = margin;
+  panels.forEach((panel, run) => {
+    const head = state.heads[run];
+    const text = `${head.part} · layer ${head.layer} · head ${head.head}`;
+    root.append(
+      shape("text", { x, y: margin + 12, "font-size": 14, "font-weight": 600, fill: colour("text") }, payload.runs[run].name),
+      shape("text", { x, y: margin + 30, "font-size": 12, fill: colour("quiet") }, text));
+    const copy = panel.picture.cloneNode(true);
+    copy.setAttribute("x", x);
+    copy.setAttribute("y", margin + caption);
+    root.append(copy);
+    x += panel.width + margin;
+  });
+  for (const element of root.querySelectorAll("[style]")) element.removeAttribute("style");
+  return new XMLSerializer().serializeToString(root);
+}
+
+function save() {
+  const link = make("a", { download: "attention.svg" });
+  link.href = URL.createObjectURL(new Blob([exported()], { type: "image/svg+xml" }));
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// ---------------------------------------------------------------- keys and clicks
+
+const help = () => (byId("keys").open ? byId("keys").close() : byId("keys").showModal());
+const KEYS = {
+  ArrowLeft: () => move(0, -1), ArrowRight: () => move(0, 1), ArrowUp: () => move(-1, 0), ArrowDown: () => move(1, 0),
+  a: nextPart, n: () => chooseSentence(state.sentence + 1), p: () => chooseSentence(state.sentence - 1),
+  r: () => { state.run = (state.run + 1) % payload.runs.length; show(); },
+  l: () => byId("linked").click(), t: toggleTheme, s: save, "?": help,
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
+  const action = Object.hasOwn(KEYS, event.key) && KEYS[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
+
+function start() {
+  payload.sentences.forEach((sentence, i) => {
+    byId("sentence").append(make("option", { value: i, dir: "auto" }, `${i + 1}. ${sentence.title}`));
+  });
+  byId("runs").append(...payload.runs.map(() => make("section", { class: "run" })));
+  byId("runs").classList.toggle("single", payload.runs.length === 1);
+  byId("together").hidden = payload.runs.length === 1;
+  document.title = `Attention: ${payload.runs.map((run) => run.name).join(", ")}`;
+  const click = (id, action) => byId(id).addEventListener("click", action);
+  click("previous", () => chooseSentence(state.sentence - 1));
+  click("next", () => chooseSentence(state.sentence + 1));
+  click("export", save);
+  click("theme", toggleTheme);
+  click("help", help);
+  byId("sentence").addEventListener("change", (event) => { chooseSentence(Number(event.target.value)); event.target.blur(); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+  addEventListener("hashchange", () => { fromAddress(); show(); });
+  let waiting;
+  addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(show, 150); });
+  fromAddress();
+  show();
+}
+
+start();

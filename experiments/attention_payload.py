@@ -1,0 +1,192 @@
+"""What an attention page shows of one or more runs, as plain data.
+
+{"runs": [{"name", "about", "heads": [{"part", "layer", "head"}], "effects", "roles", "scores"}],
+ "sentences": [{"title", "views": [{"source", "reads", "writes", "links", "weights"}]}]}
+
+with a view for each run. `reads` are the tokens that go into the decoder or language model (BOS
+first) and `writes` those that come out (EOS last); the weights of all heads lie one after another.
+Effects, roles and scores are keyed by "part.layer.head".
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import data
+from analysis import alignment
+from analysis.attention import Head, attention_weights, by_head
+from errors import ConfigError
+from experiments.attention_page import pack, visible
+from experiments.head_tables import read_effects, read_roles
+from tasks.search import Translator
+from trained import TrainedRun, load_run
+
+SPECIAL = {data.BOS: "<s>", data.EOS: "</s>", data.PAD: "<pad>"}
+ACROSS = ("cross", "alignment")
+
+
+class Reading(NamedTuple):
+    """What a model looked at in one sentence.
+
+    Attributes:
+        source, target: ids with EOS; no source for a language model.
+        maps: weights of each head.
+        links: (source, target) tokens of known translations of each other.
+        errors: found and known links of words for each head that looks across.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    maps: dict[Head, np.ndarray]
+    links: list[tuple[int, int]]
+    words: list[list[int]]
+
+
+class Shown:
+    """A run that reads sentences.
+
+    Args:
+        max_tokens: longer sides are cut.
+    """
+
+    def __init__(self, workdir: str, checkpoint: int | None, max_tokens: int) -> None:
+        self.workdir, self.max_tokens = Path(workdir), max_tokens
+        self.run: TrainedRun = load_run(workdir, None, checkpoint)
+        self.is_seq2seq = self.run.model.kind == "seq2seq"  # type: ignore[attr-defined]
+        self.errors: dict[Head, alignment.ErrorCounts] = defaultdict(alignment.ErrorCounts)
+
+    def read(self, example: data.Example) -> Reading:
+        """Reads an example; a model that translates writes its own target if there is none.
+
+        Raises:
+            ConfigError: the model has no attention.
+        """
+        encode = self.run.tokenizer.encode
+        source_text, target_text = example.source, example.target
+        if self.is_seq2seq:
+            source = self._ended(encode(source_text))
+            target = self._ended(encode(target_text) if target_text else self._translate(source))
+        else:
+            side = self.run.settings["task"].get("side", "target")
+            text = target_text if side != "source" and target_text else source_text
+            before = [*encode(source_text), data.BOS] if side == "both" and target_text else []
+            source, target = np.zeros(0, np.int32), self._ended([*before, *encode(text)])
+        given = source if self.is_seq2seq else None
+        weights = attention_weights(self.run.model, self.run.variables, given, target)
+        try:
+            maps = by_head(weights)
+        except ConfigError as error:
+            name = self.run.settings["model"]["name"]
+            raise ConfigError(
+                f"--workdir {self.workdir}: this model ({name}) has no attention."
+            ) from error
+        # What belongs to no word (EOS) counts for none.
+        words = [
+            [*alignment.word_of_each_piece(self.run.tokenizer, ids[:-1].tolist()), -1]
+            for ids in (source, target)
+        ]
+        links = self._links(example, words)
+        return Reading(source, target, maps, links, words)
+
+    def view(self, reading: Reading) -> dict[str, Any]:
+        """The part of the payload about one sentence."""
+        reads = np.concatenate([[data.BOS], reading.target[:-1]])
+        sides = {"source": reading.source, "reads": reads, "writes": reading.target}
+        return {name: self._labels(ids) for name, ids in sides.items()} | {
+            "links": [list(link) for link in reading.links],
+            "weights": pack(reading.maps.values()),
+        }
+
+    def about(self, heads: Sequence[Head]) -> dict[str, Any]:
+        """The part of the payload about the run, once it has read all sentences."""
+        steps = ", ".join(map(str, self.run.steps))
+        name = self.run.settings["model"]["name"]
+        errors = {
+            key(head): {"AER": counts.error_rate, "precision": counts.precision}
+            for head, counts in self.errors.items()
+            if counts.sure
+        }
+        roles = {
+            key(head): [
+                {
+                    "role": visible(str(row.get("role", ""))),
+                    "score": row["score"],
+                    "chance": row.get("chance"),
+                    "label": row.get("label") == "yes",
+                }
+                for row in rows
+                if "score" in row
+            ]
+            for head, rows in read_roles(self.workdir).items()
+        }
+        return {
+            "name": visible(self.workdir.resolve().name or "run"),
+            "about": visible(f"{name}, step{'s' * (len(self.run.steps) > 1)} {steps}"),
+            "heads": [head._asdict() for head in heads],
+            "effects": {key(head): row for head, row in read_effects(self.workdir).items()},
+            "roles": roles,
+            "scores": errors,
+        }
+
+    def _ended(self, ids: Sequence[int]) -> np.ndarray:
+        return np.array([*ids[: self.max_tokens - 1], data.EOS], np.int32)
+
+    def _translate(self, source: np.ndarray) -> Sequence[int]:
+        task = self.run.settings["task"]
+        options = {name: task[name] for name in ("num_beams", "length_penalty", "max_length")}
+        translator = Translator(self.run.model, self.run.variables, self.run.tokenizer, **options)
+        return translator.translate_ids([source])[0].tolist()
+
+    def _links(self, example: data.Example, words: list[list[int]]) -> list[tuple[int, int]]:
+        """Known links between words as links between tokens."""
+        known = set(example.alignment or ())
+        if not known or not self.is_seq2seq:
+            return []
+        pairs = [(s, t) for s in range(len(words[0])) for t in range(len(words[1]))]
+        return [(s, t) for s, t in pairs if (words[0][s], words[1][t]) in known]
+
+    def count_errors(self, example: data.Example, reading: Reading) -> None:
+        """Adds the sentence to the alignment error rate of each head that looks across."""
+        if not example.alignment or not self.is_seq2seq:
+            return
+        for head, map_TS in reading.maps.items():
+            if head.part in ACROSS:
+                found = alignment.hard_links(alignment.word_weights(map_TS, *reading.words))
+                self.errors[head].add(found, example.alignment)
+
+    def _labels(self, ids: np.ndarray) -> list[str]:
+        """Tokens to look at; a piece that goes on a word begins with a dot."""
+        tokenizer = self.run.tokenizer
+        dotted = tokenizer.name in ("bpe", "unigram")
+        labels, last = [], -1
+        for i, token in enumerate(ids.tolist()):
+            text = SPECIAL.get(token)
+            if text is None:
+                word = len(tokenizer.decode(ids[: i + 1].tolist()).split()) - 1
+                goes_on = dotted and word == last
+                text = ("·" if goes_on else "") + visible(tokenizer.decode([token]))
+                last = word
+            labels.append(text)
+        return labels
+
+
+def key(head: Head) -> str:
+    """How the payload names a head."""
+    return ".".join(map(str, head))
+
+
+def build(shown: Sequence[Shown], examples: Sequence[data.Example]) -> dict[str, Any]:
+    """The payload of runs that read the same sentences."""
+    sentences, heads = [], {}
+    for example in examples:
+        views = []
+        for run in shown:
+            reading = run.read(example)
+            run.count_errors(example, reading)
+            heads[run] = list(reading.maps)
+            views.append(run.view(reading))
+        sentences.append({"title": visible(example.source or example.target), "views": views})
+    return {"runs": [run.about(heads[run]) for run in shown], "sentences": sentences}
