@@ -131,12 +131,14 @@ function drawLines(map, from, to, captions, watch) {
   return { group, width: left + gap + right + 2, height, follow };
 }
 
-/** The matrix with its tokens; one path for each shade. */
-function drawMap(map, from, to, links, watch) {
-  const cell = Math.max(13, Math.min(26, Math.floor(560 / Math.max(map.rows, map.columns))));
+/** The matrix with its tokens, not all of them where cells are small; one path for each shade. */
+function drawMap(map, from, to, links, room, watch) {
   const side = Math.max(30, ...from.map((text) => widthOf(shortened(text)))) + 12;
   const slope = Math.max(30, ...to.map((text) => widthOf(shortened(text))));
   const top = Math.max(34, slope * 0.82 + 18); // labels lean by 55 degrees
+  const most = Math.min(580, room - side - slope * 0.6 - 8) / Math.max(map.rows, map.columns);
+  const cell = Math.max(5, Math.min(26, Math.floor(most)));
+  const every = Math.ceil((FONT_SIZE + 2) / cell);
   const [width, height] = [map.columns * cell, map.rows * cell];
   const group = shape("g", { class: "map" });
   const ink = colour("ink");
@@ -156,11 +158,13 @@ function drawMap(map, from, to, links, watch) {
     group.append(shape("rect", { ...place, fill: "none", stroke: colour("mark"), "stroke-width": 1.5, rx: 2 }));
   }
   from.forEach((text, t) => {
+    if (t % every) return;
     const token = label(text, { x: side - 7, y: top + (t + 0.5) * cell + 4.5, "text-anchor": "end" });
     watch(token, "from", t);
     group.append(token);
   });
   to.forEach((text, s) => {
+    if (s % every) return;
     const [x, y] = [side + (s + 0.5) * cell + 3, top - 7];
     const token = label(text, { x, y, transform: `rotate(-55 ${x} ${y})` });
     watch(token, "to", s);

@@ -153,6 +153,7 @@ function grid(run, maps) {
         type: "button", class: "tile", title: title.join(" · "), "aria-label": title.join(", "),
         "data-head": nameOf(head), "aria-pressed": same(head, state.heads[run]),
       }, thumbnail(maps.get(nameOf(head)), ink));
+      if (maps.get(nameOf(head)).columns > size) tile.firstChild.style.imageRendering = "auto";
       tile.style.background = effect ? effectColour(effect.change, most) : "var(--edge)";
       tile.addEventListener("click", () => select(run, head));
       element.append(tile);
@@ -204,31 +205,32 @@ function facts(run, map) {
   if (roles[nameOf(head)]?.length) {
     const table = make("dl");
     for (const { role, score, chance, label } of roles[nameOf(head)]) {
-      const meter = make("meter", { min: 0, max: 1, value: Math.max(0, Math.min(1, score)), title: `chance ${number(chance, 2)}` });
-      table.append(make("dt", label ? { class: "label" } : {}, role), make("dd", {}, number(score, 2)), make("dd", {}, meter));
+      const bar = make("i", { title: `chance ${number(chance, 2)}` });
+      bar.style.width = `${100 * Math.max(0, Math.min(1, score))}%`;
+      table.append(make("dt", label ? { class: "label" } : {}, role), make("dd", {}, number(score, 2)), make("dd", { class: "bar" }, bar));
     }
     element.append(make("h3", {}, "roles"), table);
   }
   return element;
 }
 
-/** Lines and matrix of one head in one SVG, side by side where there is room. */
+/** Matrix and lines of one head in one SVG, side by side where there is room. */
 function drawView(run, map, room, watch) {
   const view = viewOf(run);
   const head = state.heads[run];
   const [from, to] = SIDES[head.part].map((side) => view[side]);
   const across = ACROSS.includes(head.part);
   const lines = drawLines(map, from, to, across ? ["writes", "looks at"] : ["from", "looks at"], watch);
-  const matrix = drawMap(map, from, to, across ? view.links : [], watch);
-  const beside = lines.width + 24 + matrix.width <= room;
-  const [x, y] = beside ? [lines.width + 24, 0] : [0, lines.height + 16];
-  matrix.group.setAttribute("transform", `translate(${x} ${y})`);
-  const width = Math.ceil(Math.max(lines.width, x + matrix.width));
-  const height = Math.ceil(Math.max(lines.height, y + matrix.height));
+  const matrix = drawMap(map, from, to, across ? view.links : [], room, watch);
+  const beside = lines.width + 32 + matrix.width <= room;
+  const [x, y] = beside ? [matrix.width + 32, 0] : [0, matrix.height + 16];
+  lines.group.setAttribute("transform", `translate(${x} ${y})`);
+  const width = Math.ceil(Math.max(matrix.width, x + lines.width));
+  const height = Math.ceil(Math.max(matrix.height, y + lines.height));
   const picture = shape("svg", {
     xmlns: SVG, width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "font-family": font(),
     "aria-label": `attention of ${head.part} layer ${head.layer} head ${head.head}`,
-  }, lines.group, matrix.group);
+  }, matrix.group, lines.group);
   return { picture, width, height, lines, matrix, from, to };
 }
 
@@ -236,7 +238,7 @@ function drawRun(run, maps, element) {
   const map = maps.get(nameOf(state.heads[run]));
   const about = payload.runs[run];
   const readout = make("p", { class: "readout", dir: "auto" });
-  const left = make("div", { class: "side" }, tabs(run), grid(run, maps), facts(run, map));
+  const left = make("div", { class: "side" }, make("div", {}, tabs(run), grid(run, maps)), facts(run, map));
   const right = make("div", { class: "view" });
   element.className = run === state.run ? "run focused" : "run";
   element.replaceChildren(

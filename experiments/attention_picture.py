@@ -1,0 +1,87 @@
+"""The maps of all heads on one sentence as a still picture, PNG or PDF."""
+
+import io
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import font_manager, rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from data.files import write_file
+from experiments.attention_page import unpack
+
+FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic")
+SIDES = {
+    "encoder": ("source", "source"),
+    "decoder": ("reads", "reads"),
+    "cross": ("writes", "source"),
+    "alignment": ("writes", "source"),
+}
+MOST_LABELS = 40  # with more tokens they would not be legible
+LONGEST = 12  # letters of a token
+SIZE = 1.7  # inches of a map
+
+
+def maps_of(payload: dict[str, Any], sentence: int = 0, run: int = 0) -> list[np.ndarray]:
+    """The weights of each head of a run on a sentence, (queries, keys), in the order of heads."""
+    view = payload["sentences"][sentence]["views"][run]
+    shapes = [
+        tuple(len(view[side]) for side in SIDES[head["part"]])
+        for head in payload["runs"][run]["heads"]
+    ]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    flat = np.split(unpack(view["weights"]), ends)
+    return [part.reshape(shape) for part, shape in zip(flat[:-1], shapes, strict=True)]
+
+
+def draw(path: Path, payload: dict[str, Any]) -> None:
+    """Draws the first sentence, one row for each layer of each part of each run.
+
+    The kind of file follows from its name, .png or .pdf.
+    """
+    rows: dict[tuple, list[tuple[int, np.ndarray]]] = {}
+    for run, about in enumerate(payload["runs"]):
+        for head, map_TS in zip(about["heads"], maps_of(payload, run=run), strict=True):
+            row = rows.setdefault((run, head["part"], head["layer"]), [])
+            row.append((head["head"], map_TS))
+    width = max(map(len, rows.values()))
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    with rc_context({"font.family": [name for name in FONTS if name in known]}):
+        across, down = SIZE * width + 1, SIZE * len(rows) + 1
+        figure = Figure(figsize=(across, down))
+        edges = {"left": 0.8 / across, "right": 1 - 0.1 / across, "bottom": 0.7 / down}
+        grid = {**edges, "top": 1 - 0.5 / down, "hspace": 0.5, "wspace": 0.1}
+        all_axes = figure.subplots(len(rows), width, squeeze=False, gridspec_kw=grid)
+        for axes in all_axes.flat:
+            axes.set_axis_off()
+        for axes_of_row, ((run, part, layer), heads) in zip(all_axes, rows.items(), strict=True):
+            view = payload["sentences"][0]["views"][run]
+            for axes, (head, map_TS) in zip(axes_of_row, heads, strict=False):
+                from_to = [view[side] for side in SIDES[part]]
+                _draw_map(axes, map_TS, from_to, labelled=head == 0)
+                axes.set_title(f"{part} {layer}.{head}", fontsize=7)
+        names = ", ".join(about["name"] for about in payload["runs"])
+        figure.suptitle(names, fontsize=9, y=1 - 0.15 / down, parse_math=False)
+        content = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box
+            kind = path.suffix.lstrip(".").lower() or "png"
+            figure.savefig(content, format=kind, dpi=160)
+    write_file(path, content.getvalue())
+
+
+def _draw_map(axes: Axes, map_TS: np.ndarray, from_to: list[list[str]], labelled: bool) -> None:
+    axes.set_axis_on()
+    # The root, as in the page: small weights are seen.
+    axes.imshow(np.sqrt(map_TS), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set(xticks=[], yticks=[])
+    options: dict[str, Any] = {"fontsize": 4, "parse_math": False}  # a token may hold a $
+    if labelled and max(map(len, from_to)) <= MOST_LABELS:
+        rows, columns = ([text[:LONGEST] for text in texts] for texts in from_to)
+        axes.set_yticks(range(len(rows)), rows, **options)
+        axes.set_xticks(range(len(columns)), columns, rotation=90, **options)
+        axes.tick_params(length=0, pad=1)
