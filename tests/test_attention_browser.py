@@ -12,8 +12,8 @@ from experiments.attention_page import render
 
 pytestmark = pytest.mark.browser
 
-SOURCE = "她 把 书 放在 桌子 上 。 </s>".split()
-TARGET = "وضعت الكتاب على الطاولة שלום </s>".split()
+SOURCE = ["她", "把", "书", "放在", "桌子", "上", "。", "</s>"]
+TARGET = ["وضعت", "الكتاب", "على", "الطاولة", "שלום", "</s>"]
 TRANSFORMER = make_heads({"encoder": (2, 2), "cross": (2, 3)})
 RECURRENT = make_heads({"alignment": (1, 1)})
 SHOWN = "document.querySelector('{run} .tile[aria-pressed=true]').dataset.head"
@@ -70,9 +70,13 @@ def test_it_draws_says_nothing_and_asks_for_nothing(browser, page, tmp_path):
     words = browser.run("[...document.querySelectorAll('.token text')].map(t => t.textContent)")
     assert set(SOURCE) | set(TARGET) <= set(words)
     # The first cell of the first map is as dark as its weight.
-    dark = "document.querySelector('.tile canvas').getContext('2d').getImageData(0, 0, 1, 1).data[3]"
+    dark = (
+        "document.querySelector('.tile canvas').getContext('2d').getImageData(0, 0, 1, 1).data[3]"
+    )
     weight = "mapsOf(0, await weightsOf(0, 0)).get('cross.0.0').root(0, 0)"
-    assert browser.run(f"(async () => {weight})()") == pytest.approx(browser.run(dark) / 255, abs=1e-6)
+    assert browser.run(f"(async () => {weight})()") == pytest.approx(
+        browser.run(dark) / 255, abs=1e-6
+    )
     browser.picture(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 20_000
 
