@@ -35,7 +35,7 @@ class Reading(NamedTuple):
         source, target: ids with EOS; no source for a language model.
         maps: weights of each head.
         links: (source, target) tokens of known translations of each other.
-        errors: found and known links of words for each head that looks across.
+        words: of each token of the source and of the target, its word; -1 for EOS.
     """
 
     source: np.ndarray
@@ -55,7 +55,7 @@ class Shown:
     def __init__(self, workdir: str, checkpoint: int | None, max_tokens: int) -> None:
         self.workdir, self.max_tokens = Path(workdir), max_tokens
         self.run: TrainedRun = load_run(workdir, None, checkpoint)
-        self.is_seq2seq = self.run.model.kind == "seq2seq"  # type: ignore[attr-defined]
+        self.is_seq2seq = self.run.model.kind == "seq2seq"
         self.errors: dict[Head, alignment.ErrorCounts] = defaultdict(alignment.ErrorCounts)
 
     def read(self, example: data.Example) -> Reading:
@@ -83,7 +83,6 @@ class Shown:
             raise ConfigError(
                 f"--workdir {self.workdir}: this model ({name}) has no attention."
             ) from error
-        # What belongs to no word (EOS) counts for none.
         words = [
             [*alignment.word_of_each_piece(self.run.tokenizer, ids[:-1].tolist()), -1]
             for ids in (source, target)

@@ -127,7 +127,7 @@ def test_the_address_opens_a_head_and_a_wrong_one_opens_the_page(browser, page):
 def test_what_is_known_of_a_head_stands_beside_it(browser, page):
     browser.open(page, "#heads=cross.0.1")
     facts = browser.run("document.querySelector('.facts').textContent")
-    for words in ("AER0.125", "+0.250 (0.100 to 0.400), p = 0.0020", "previous token0.83"):
+    for words in ("AER0.125", "+0.250 (0.100 to 0.400)p of that0.0020", "previous token0.83"):
         assert words in facts
     frame = "getComputedStyle(document.querySelector('[data-head=\"{}\"]')).backgroundColor"
     assert browser.run(frame.format("cross.0.1")) != browser.run(frame.format("cross.0.0"))

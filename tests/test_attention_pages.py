@@ -128,6 +128,7 @@ def page(runs, tmp_path_factory):
     for name, text in tables.items():
         (copied / "analysis" / name).write_text(text)
     arguments = [f"--workdir={copied}", f"--workdir={runs['lstm-attention']}"]
+    arguments.append(f"--workdir={runs['language-model']}")
     arguments += [f"--output={folder / 'page.html'}", f"--png={folder / 'a.png'}", "--limit=2"]
     assert show_attention.main(arguments) == 0
     return folder
@@ -135,9 +136,14 @@ def page(runs, tmp_path_factory):
 
 def test_the_command_shows_what_the_models_look_at(runs, page):
     payload = payload_of((page / "page.html").read_text())
-    assert [run["name"] for run in payload["runs"]] == ["transformer", "lstm-attention"]
+    assert [run["name"] for run in payload["runs"]] == [
+        "transformer",
+        "lstm-attention",
+        "language-model",
+    ]
     parts = [{head["part"] for head in run["heads"]} for run in payload["runs"]]
-    assert parts == [{"encoder", "decoder", "cross"}, {"alignment"}]
+    assert parts == [{"encoder", "decoder", "cross"}, {"alignment"}, {"decoder"}]
+    assert all(view["source"] == [] for s in payload["sentences"] for view in s["views"][2:])
     assert payload["runs"][0]["effects"] == {"cross.1.0": {"change": 0.25, "low": 0.1}}
     assert payload["runs"][0]["roles"]["cross.1.0"][0]["label"] is True
     run = load_run(runs["transformer"], "seq2seq")

@@ -33,7 +33,7 @@ function widthOf(text) {
 
 function shortened(text) {
   if (widthOf(text) <= LONGEST) return text;
-  const letters = [...text];
+  const letters = [...text].slice(0, LONGEST); // a letter is wider than a pixel
   while (letters.length > 1 && widthOf(`${letters.join("")}…`) > LONGEST) letters.pop();
   return `${letters.join("")}…`;
 }
@@ -133,9 +133,9 @@ function drawLines(map, from, to, captions, watch) {
 
 /** The matrix with its tokens, not all of them where cells are small; one path for each shade. */
 function drawMap(map, from, to, links, room, watch) {
-  const side = Math.max(30, ...from.map((text) => widthOf(shortened(text)))) + 12;
+  const side = Math.ceil(Math.max(30, ...from.map((text) => widthOf(shortened(text))))) + 12;
   const slope = Math.max(30, ...to.map((text) => widthOf(shortened(text))));
-  const top = Math.max(34, slope * 0.82 + 18); // labels lean by 55 degrees
+  const top = Math.ceil(Math.max(34, slope * 0.82 + 18)); // labels lean by 55 degrees
   const most = Math.min(580, room - side - slope * 0.6 - 8) / Math.max(map.rows, map.columns);
   const cell = Math.max(5, Math.min(26, Math.floor(most)));
   const every = Math.ceil((FONT_SIZE + 2) / cell);
@@ -151,7 +151,7 @@ function drawMap(map, from, to, links, room, watch) {
     }
   }
   paths.forEach((path, level) => {
-    if (path.length) group.append(shape("path", { d: path.join(""), fill: ink, "fill-opacity": (level / LEVELS).toFixed(3) }));
+    if (path.length) group.append(shape("path", { d: path.join(""), fill: ink, "fill-opacity": (level / LEVELS).toFixed(3), "shape-rendering": "crispEdges" }));
   });
   for (const [s, t] of links) {
     const place = { x: side + s * cell + 1, y: top + t * cell + 1, width: cell - 2, height: cell - 2 };

@@ -198,8 +198,8 @@ function facts(run, map) {
   const effect = effects[nameOf(head)];
   if (effect) {
     const range = Number.isFinite(effect.low) ? ` (${number(effect.low)} to ${number(effect.high)})` : "";
-    const chance = Number.isFinite(effect.p) ? `, p = ${effect.p.toPrecision(2)}` : "";
-    add("loss without it", `${effect.change > 0 ? "+" : ""}${number(effect.change)}${range}${chance}`);
+    add("loss without it", `${effect.change > 0 ? "+" : ""}${number(effect.change)}${range}`);
+    if (Number.isFinite(effect.p)) add("p of that", effect.p.toPrecision(2));
   }
   element.append(make("h3", {}, `${head.part} · layer ${head.layer} · head ${head.head}`), list);
   if (roles[nameOf(head)]?.length) {
