@@ -26,6 +26,7 @@ from trained import TrainedRun, load_run
 
 SPECIAL = {data.BOS: "<s>", data.EOS: "</s>", data.PAD: "<pad>"}
 ACROSS = ("cross", "alignment")
+OVER_SENTENCES = ("memory_network",)  # models whose weights are not over tokens
 
 
 class Reading(NamedTuple):
@@ -50,11 +51,17 @@ class Shown:
 
     Args:
         max_tokens: longer sides are cut.
+
+    Raises:
+        ConfigError: it is no run directory, or of a model that looks at no tokens.
     """
 
     def __init__(self, workdir: str, checkpoint: int | None, max_tokens: int) -> None:
         self.workdir, self.max_tokens = Path(workdir), max_tokens
         self.run: TrainedRun = load_run(workdir, None, checkpoint)
+        name = self.run.settings["model"]["name"]
+        if name in OVER_SENTENCES:
+            raise ConfigError(f"--workdir {workdir}: {name} looks at sentences, not at tokens.")
         self.is_seq2seq = self.run.model.kind == "seq2seq"
         self.errors: dict[Head, alignment.ErrorCounts] = defaultdict(alignment.ErrorCounts)
 
