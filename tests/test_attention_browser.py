@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 SOURCE = ["她", "把", "书", "放在", "桌子", "上", "。", "</s>"]
 TARGET = ["وضعت", "الكتاب", "على", "الطاولة", "שלום", "</s>"]
 TRANSFORMER = make_heads({"encoder": (2, 2), "cross": (2, 3)})
-RECURRENT = make_heads({"alignment": (1, 1)})
+RECURRENT = make_heads({"alignment": (1, 2)})
 SHOWN = "document.querySelector('{run} .tile[aria-pressed=true]').dataset.head"
 
 
@@ -33,7 +33,10 @@ def browser(start):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     """Two architectures on two sentences, and what tables say of the first."""
-    effects = {"cross.0.1": {"change": 0.25, "low": 0.1, "high": 0.4, "p": 0.002}}
+    effects = {
+        "cross.0.0": {"change": 0.0},
+        "cross.0.1": {"change": 0.25, "low": 0.1, "high": 0.4, "p": 0.002},
+    }
     role = {"role": "previous token", "score": 0.83, "chance": 0.1, "label": True}
     first = make_run(
         TRANSFORMER, "zh-ar", effects=effects, roles={"cross.0.1": [role]},
@@ -112,8 +115,8 @@ def test_keys_move_between_heads_layers_parts_sentences_and_runs(browser, page):
 
 
 def test_the_address_opens_a_head_and_a_wrong_one_opens_the_page(browser, page):
-    browser.open(page, "#sentence=1&run=1&heads=encoder.1.0,alignment.0.0")
-    assert (head_shown(browser), head_shown(browser, 1)) == ("encoder.1.0", "alignment.0.0")
+    browser.open(page, "#sentence=1&run=1&heads=encoder.1.0,alignment.0.1")
+    assert (head_shown(browser), head_shown(browser, 1)) == ("encoder.1.0", "alignment.0.1")
     assert browser.run("document.getElementById('sentence').value") == "1"
     tried = 0
     for fragment in ("#x", "#sentence=-7&run=99&heads=cross.9.9", "#heads=__proto__.1.1", "#%"):

@@ -78,7 +78,8 @@ def test_the_page_names_no_address_and_forbids_all():
 
 def test_visible_keeps_letters_and_shows_what_is_hidden():
     assert visible("日本語 שלום العربية 🙂") == "日本語 שלום العربية 🙂"
-    assert visible("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645") != ""  # joiners stay
+    for joined in ("\u0645\u06cc\u200c\u062e", "\U0001f469\u200d\U0001f4bb"):
+        assert visible(joined) == joined
     assert visible("a\u202eb\0") == "a⟨202E⟩b⟨0000⟩"
     assert (visible(""), visible("  ")) == ("␣", "␣␣")
 
