@@ -25,7 +25,7 @@ from analysis import roles
 from analysis.attention import Head, attention_weights, by_head
 from data.files import storage_errors, write_file
 from data.sources.toy_language import FUTURE, SOURCE_AND, TARGET_AND, ToyLanguage
-from errors import Parser, SeqlabError
+from errors import Parser
 from experiments.attention_payload import Reading, Shown
 from experiments.head_tables import read_effects
 from experiments.translate import whole_number
@@ -154,6 +154,19 @@ def sentence_about_worst(
     )
 
 
+def run(options: argparse.Namespace) -> None:
+    """Writes the table and prints the best role of each head."""
+    effects = read_effects(options.workdir)
+    scores = measure(options)
+    path = options.output or Path(options.workdir) / "analysis" / "roles.csv"
+    if options.output is None:
+        with storage_errors(f"make {path.parent}"):
+            path.parent.mkdir(exist_ok=True)
+    write_file(path, as_csv(scores).encode())
+    print(table(scores, effects))
+    print(sentence_about_worst(scores, effects) or f"Written to {path}.")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
@@ -163,21 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--split", choices=data.SPLITS, default="test")
     add("--limit", type=whole_number(1), default=100, help="sentences, at most [100]")
     add("--output", type=Path, help="the table [RUN/analysis/roles.csv]")
-    try:
-        options = parser.parse_args(argv)
-        effects = read_effects(options.workdir)
-        scores = measure(options)
-        path = options.output or Path(options.workdir) / "analysis" / "roles.csv"
-        if options.output is None:
-            with storage_errors(f"make {path.parent}"):
-                path.parent.mkdir(exist_ok=True)
-        write_file(path, as_csv(scores).encode())
-        print(table(scores, effects))
-        print(sentence_about_worst(scores, effects) or f"Written to {path}.")
-        return 0
-    except SeqlabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return parser.run(run, argv)
 
 
 if __name__ == "__main__":

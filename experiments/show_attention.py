@@ -24,34 +24,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from errors import ConfigError, DataError, Parser, SeqlabError
+from errors import ConfigError, DataError, Parser
 from experiments.translate import whole_number
 
 MAX_TOKENS = 128
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; raises ConfigError."""
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--workdir", required=True, action="append", help="run directory; again for another")
-    add("--checkpoint", type=int, action="append", help="step, one for each --workdir")
-    add("--sentence", action="append", default=[], help="source, or source<TAB>target; repeat")
-    add("--input", metavar="FILE", help="such lines from a file")
-    add("--split", choices=("train", "validation", "test"), default="test")
-    add("--limit", type=whole_number(1), default=8, help="sentences of the split [8]")
-    add("--max_tokens", type=whole_number(2), default=MAX_TOKENS, help="of a side [128]")
-    add("--output", type=Path, help="the page [RUN/analysis/attention.html]")
-    add("--png", type=Path, help="a picture of all heads on the first sentence")
-    add("--pdf", type=Path, help="the same as PDF")
-    options = parser.parse_args(argv)
-    if options.checkpoint and len(options.checkpoint) != len(options.workdir):
-        raise ConfigError("--checkpoint: give one for each --workdir, or none.")
-    return options
 
 
 def examples_of(options: argparse.Namespace, settings: dict[str, Any]) -> list[Any]:
@@ -80,8 +56,10 @@ def examples_of(options: argparse.Namespace, settings: dict[str, Any]) -> list[A
     return source.pairs(options.split)[: options.limit]
 
 
-def show(options: argparse.Namespace) -> list[Path]:
-    """Writes what is asked for; returns the files."""
+def show(options: argparse.Namespace) -> None:
+    """Writes what is asked for and prints the files."""
+    if options.checkpoint and len(options.checkpoint) != len(options.workdir):
+        raise ConfigError("--checkpoint: give one for each --workdir, or none.")
     from experiments.attention_page import render
     from experiments.attention_payload import Shown, build
     from training.files import storage_errors, write_atomic
@@ -104,18 +82,28 @@ def show(options: argparse.Namespace) -> list[Path]:
 
         for picture in pictures:
             draw(picture, payload)
-    return [path, *pictures]
+    print(*[path, *pictures], sep="\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    try:
-        for path in show(parse_arguments(argv)):
-            print(path)
-        return 0
-    except SeqlabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    parser = Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--workdir", required=True, action="append", help="run directory; again for another")
+    add("--checkpoint", type=int, action="append", help="step, one for each --workdir")
+    add("--sentence", action="append", default=[], help="source, or source<TAB>target; repeat")
+    add("--input", metavar="FILE", help="such lines from a file")
+    add("--split", choices=("train", "validation", "test"), default="test")
+    add("--limit", type=whole_number(1), default=8, help="sentences of the split [8]")
+    add("--max_tokens", type=whole_number(2), default=MAX_TOKENS, help="of a side [128]")
+    add("--output", type=Path, help="the page [RUN/analysis/attention.html]")
+    add("--png", type=Path, help="a picture of all heads on the first sentence")
+    add("--pdf", type=Path, help="the same as PDF")
+    return parser.run(show, argv)
 
 
 if __name__ == "__main__":
