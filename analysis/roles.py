@@ -125,8 +125,9 @@ def targets(
     keys = sentence.reads if part == "decoder" else sentence.source
     num_keys = len(keys)
     num_queries = len(sentence.reads) if part != "encoder" else num_keys
-    causal = part == "decoder"
-    seen_TS = np.tri(num_keys, dtype=bool) if causal else np.ones((num_queries, num_keys), bool)
+    seen_TS = np.ones((num_queries, num_keys), bool)
+    if part == "decoder":
+        seen_TS = np.tri(num_keys, dtype=bool)
     if sentence.is_random:
         return ({} if part in ACROSS else {"induction": after_earlier(keys)}), seen_TS
     first_TS = np.zeros(seen_TS.shape, bool)
@@ -137,8 +138,7 @@ def targets(
         found["alignment"] = from_pairs(seen_TS.shape, sentence.links)
     else:
         found["previous token"] = shifted(num_queries, num_keys, -1)
-        if not causal:
-            found["next token"] = shifted(num_queries, num_keys, 1)
+        found["next token"] = shifted(num_queries, num_keys, 1)  # seen by no causal head
         found["agreement"] = from_pairs(seen_TS.shape, sentence.agreements.get(part, ()))
     return found, seen_TS
 
