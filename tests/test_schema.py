@@ -282,3 +282,10 @@ def test_every_field_has_a_class():
     assert schema.resume_class("task.num_beams") is schema.Resume.MUST_MATCH
     assert schema.resume_class("parallel.unheard_of") is schema.Resume.MUST_MATCH
     print(f"{len(paths)} fields")
+
+
+@pytest.mark.parametrize("field", ["init_from", "freeze", "diagnose_every"])
+def test_a_config_that_is_older_than_a_field_has_what_runs_did_then(field):
+    settings = resolved() | {"diagnose_every": 0, **schema.OLDER}
+    filled = schema.validate(changed(settings, field, REMOVED), **TABLES)
+    assert schema.to_json(filled) == schema.to_json(settings)

@@ -57,7 +57,7 @@ class InitFrom:
 
     encoder: Annotated[str, MUST_MATCH]
     decoder: Annotated[str, MUST_MATCH]
-    allow: Annotated[tuple[str, ...], MUST_MATCH]
+    allow: Annotated[tuple[str, ...], MAY_CHANGE]  # of no use once the run has begun
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,6 @@ class Config:
     model: Annotated[Block, MUST_MATCH]
     optimizer: Annotated[Block, MUST_MATCH, Optimizer]
     init_from: Annotated[Block, MUST_MATCH, InitFrom]
-    freeze: Annotated[tuple[str, ...], MUST_MATCH]
     accumulate: Annotated[PositiveInt, MUST_MATCH]
     ema_decay: Annotated[Rate, MUST_MATCH]
     average_checkpoints: Annotated[NonNegativeInt, MAY_CHANGE]
@@ -85,6 +84,11 @@ class Config:
     final_split: Annotated[Literal["train", "validation", "test"], MAY_CHANGE]
     parallel: Annotated[Block, RUNTIME, Parallel]
     diagnose_every: Annotated[NonNegativeInt, MAY_CHANGE] = 0
+    freeze: Annotated[tuple[str, ...], MUST_MATCH] = ()
+
+
+# The same for a block: no parts from elsewhere.
+OLDER = {"init_from": {"encoder": "", "decoder": "", "allow": ()}}
 
 
 class Change(NamedTuple):
@@ -108,7 +112,7 @@ def validate(config: Any, *, models: Mapping[str, Any], tasks: Mapping[str, Any]
     Raises:
         ConfigError: on the first field that is wrong, naming it.
     """
-    plain = to_json(config)
+    plain = OLDER | to_json(config)
     settings = registry.check_options("config", Config, plain, "config")
     settings = registry.with_defaults(Config, settings)
     settings = {field.name: settings[field.name] for field in dataclasses.fields(Config)}
