@@ -68,6 +68,19 @@ def load_run(
     return TrainedRun(settings, steps, model, {"params": params}, tokenizer)
 
 
+def load_task(run: TrainedRun) -> tasks.Task:
+    """What the run was trained on, with its batches.
+
+    Raises:
+        DataError: the data or the tokenizer are others than those of the run.
+    """
+    settings = run.settings
+    task = tasks.build(settings["task"], settings["seed"], cache_of(settings))
+    if task.fingerprint()["tokenizer"] != run.tokenizer.fingerprint():
+        raise DataError("The data now give another tokenizer than the run was trained with.")
+    return task
+
+
 def load_parts(init_from: Mapping[str, Any]) -> dict[str, TrainedRun]:
     """The language models that config.init_from names, by part of the model.
 

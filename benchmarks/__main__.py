@@ -10,7 +10,15 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("training_step", "recurrence", "translation", "pipeline", "diagnostics", "main_job")
+NAMES = (
+    "training_step",
+    "recurrence",
+    "translation",
+    "pipeline",
+    "diagnostics",
+    "heads",
+    "main_job",
+)
 
 
 def main() -> int:

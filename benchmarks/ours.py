@@ -10,7 +10,7 @@ import models
 import tasks
 import train
 from benchmarks.workloads import Workload
-from tasks.losses import token_sums
+from tasks.losses import batch_nll, token_features, token_sums
 from training import flops, parallel
 from training.optimizer import build_optimizer
 from training.state import TrainState, UpdateRule, create_state
@@ -32,15 +32,22 @@ class FixedTask(tasks.Task):
     def __init__(self, workload: Workload) -> None:
         self.vocab_size = workload.vocab_size
         self.label_smoothing = workload.label_smoothing
-        self.inputs = ("source", "inputs") if workload.source_length else ("inputs", "segments")
+        self._fields = ("source", "inputs") if workload.source_length else ("inputs", "segments")
+
+    def inputs(self, batch: dict) -> tuple:
+        return tuple(batch[name] for name in self._fields)
+
+    def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
+        key = jax.random.key(0)  # nothing is random without training
+        x_BTD, kernel_VD, _ = token_features(model, variables, self.inputs(batch), key, train=False)
+        return batch_nll(x_BTD, kernel_VD, batch), None
 
     def loss(
         self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool
     ) -> dict[str, Any]:
         """As Translation.loss and LanguageModelling.loss."""
-        inputs = tuple(batch[name] for name in self.inputs)
         smoothing = self.label_smoothing if train else 0.0
-        return token_sums(model, variables, inputs, batch, key, train, smoothing)
+        return token_sums(model, variables, self.inputs(batch), batch, key, train, smoothing)
 
 
 class TrainStep:

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-import tasks
 from analysis.gradient_horizon import Radius, horizon, spectral_radii
 from errors import ConfigError, Parser
 from experiments import horizon_picture
@@ -31,7 +30,7 @@ from experiments.memory_tasks import (
     copy_problem,
     train,
 )
-from trained import cache_of, load_run
+from trained import load_run, load_task
 from training import checkpoint_reader
 
 LEARNING_RATE = 1e-2
@@ -88,8 +87,7 @@ def horizons_of_copy(sizes: Sizes) -> Iterable[Horizon]:
 def horizons_of_run(workdir: str) -> Iterable[Horizon]:
     """A run's language model at each of its checkpoints, on rows of validation text."""
     run = load_run(workdir, "language_model")
-    settings = run.settings
-    task = tasks.build(settings["task"], settings["seed"], cache_of(settings))
+    settings, task = run.settings, load_task(run)
     batch = task.batch("validation", 0)
     lengths_B = (batch["segments"] > 0).sum(axis=1)
     rows = lengths_B >= max(2, lengths_B.max() // 2)

@@ -52,9 +52,13 @@ def build(block: Mapping[str, Any], vocab_size: int, path: str = "config.model")
 
 def init_boxed(model: nn.Module, key: jax.Array) -> dict:
     """Fresh variables in which each parameter carries the names of its axes."""
+    return {"params": model.init(key, *example_inputs(model))["params"]}
+
+
+def example_inputs(model: nn.Module) -> tuple[jax.Array, ...]:
+    """The smallest arguments that the model can be called with."""
     tokens = jnp.ones((1, 2), jnp.int32)
-    arguments = (tokens, tokens) if model.kind == "seq2seq" else (tokens,)
-    return {"params": model.init(key, *arguments)["params"]}
+    return (tokens, tokens) if model.kind == "seq2seq" else (tokens,)
 
 
 def init(model: nn.Module, key: jax.Array) -> dict:

@@ -62,7 +62,11 @@ class RecurrentBlock(Block):
         if self.cross:
             attend = MECHANISMS[options.attention]
             self.cross_attention = MultiHeadAttention(
-                options.num_heads, options.d_model, attend=attend, dtype=options.dtype
+                options.num_heads,
+                options.head_dim,
+                options.d_model,
+                attend=attend,
+                dtype=options.dtype,
             )
             self.cross_norm = make_norm()
         if self.has_feed_forward:
@@ -119,7 +123,7 @@ class RecurrentBlocks(nn.Module):
 
     def setup(self) -> None:
         shared = (self.cell, self.bidirectional, self.norm, self.feed_forward)
-        self.layers = [RecurrentBlock(self.options, cross, *shared) for cross in self.attends]
+        self.layers = [RecurrentBlock(self.options, (), cross, *shared) for cross in self.attends]
         self.last_norm = LayerNorm(dtype=self.options.dtype) if self.norm else unchanged
 
     def __call__(self, x_BTD: Array, context: Context, train: bool) -> Array:
@@ -176,17 +180,18 @@ class HybridSeq2Seq(TransformerSeq2Seq):
         self._check_halves()
         self._check()
         self._setup_embeddings()
+        encoder_heads, *decoder_heads = self._heads()
         encoder_layers, layers = self.num_encoder_layers, self.num_decoder_layers
         if self.encoder_layers == "recurrent":
             self.encoder = self._blocks((False,) * encoder_layers, bidirectional=True)
         else:
-            self.encoder = self._stack(encoder_layers)
+            self.encoder = self._stack(encoder_heads)
         if self.decoder_layers == "recurrent":
             everywhere = self.cross_attention == "all"
             attends = (everywhere,) * (layers - 1) + (True,)
             self.decoder = self._blocks(attends, bidirectional=False)
         else:
-            self.decoder = self._stack(layers, cross=True)
+            self.decoder = self._stack(*decoder_heads)
 
     def _check_halves(self) -> None:
         halves = (self.encoder_layers, self.decoder_layers)
@@ -196,7 +201,12 @@ class HybridSeq2Seq(TransformerSeq2Seq):
                 "self-attention cannot tell places apart."
             )
         if "recurrent" in halves:
-            for name, only in (("layer_norm", "pre"), ("remat", False), ("scan_layers", False)):
+            for name, only in (
+                ("layer_norm", "pre"),
+                ("remat", False),
+                ("scan_layers", False),
+                ("heads_kept", ()),
+            ):
                 if getattr(self, name) != only:
                     raise ConfigError(
                         f"config.model.{name} must be {only!r} where layers are recurrent, got "
@@ -218,7 +228,7 @@ class HybridSeq2Seq(TransformerSeq2Seq):
         if self.decoder_layers == "self_attention":
             return super().init_carry(encoded, max_len, num_beams)
         batch_size = encoded["x"].shape[0]
-        carry = self._init_carry(0, batch_size, max_len, 1)
+        carry = self._init_carry((), batch_size, max_len, 1)
         carry["state"]["layers"] = self.decoder.init_carries(batch_size)
         memory = {"layers": self.decoder.memory(encoded["x"]), "segments": encoded["segments"]}
         return {"state": carry["state"], "memory": memory}

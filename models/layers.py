@@ -24,6 +24,8 @@ def _flat_init(init: Initializer, num_in: int) -> Initializer:
     """Initialises a kernel of several axes as the matrix that it stands for."""
 
     def flat(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        if 0 in shape:  # of attention without heads; the formulas divide by the sizes
+            return jnp.zeros(shape, dtype)
         matrix = (math.prod(shape[:num_in]), math.prod(shape[num_in:]))
         return init(key, matrix, dtype).reshape(shape)
 
@@ -56,7 +58,7 @@ class Dense(nn.Module):
         init = nn.with_logical_partitioning(_flat_init(self.kernel_init, self.num_in), self.axes)
         kernel = self.param("kernel", init, (*inputs, *self.features), jnp.float32)
         kernel = kernel.astype(self.dtype).reshape(math.prod(inputs), math.prod(self.features))
-        y = jnp.dot(x.astype(self.dtype).reshape(-1, math.prod(inputs)), kernel)
+        y = jnp.dot(x.astype(self.dtype).reshape(math.prod(batch), math.prod(inputs)), kernel)
         if self.use_bias:
             init = nn.with_logical_partitioning(self.bias_init, self.axes[self.num_in :])
             bias = self.param("bias", init, self.features, jnp.float32)

@@ -67,6 +67,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def inputs(self, batch: dict) -> tuple:
+        """The fields of a batch that the model reads, as arguments of its `features`."""
+        raise NotImplementedError
+
     def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
         """Of each target of a batch the negative log-likelihood in nats, (B, T), 0 where the
         weight is; and the carry for the next batch, as in `loss`."""

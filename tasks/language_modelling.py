@@ -84,6 +84,9 @@ class LanguageModelling(Task):
         predicted = {name: batch[name][:, -self.rows[1] :] for name in ("targets", "weights")}
         return output_sums(x_BTD, kernel_VD, predicted, smoothing) | {"carry": carry}
 
+    def inputs(self, batch: dict) -> tuple:
+        return batch["inputs"], batch["segments"]
+
     def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
         key = jax.random.key(0)  # nothing is random without training
         if self.truncate:

@@ -47,11 +47,12 @@ def cross_entropy(
 
 def token_nll(x_ND: Array, kernel_VD: Array | None, targets_N: Array, weights_N: Array) -> Array:
     """The negative log-likelihood of each token in nats, (N,), in the same chunks; 0 where the
-    weight is. For looking at, without gradients of its own."""
+    weight is. Differentiable, a chunk computed again at a time."""
     x_ND = jnp.where((weights_N > 0)[:, None], x_ND, 0)
     x_CND, targets_CN, weights_CN = _in_chunks(x_ND, targets_N, weights_N)
     matrix_VD = None if kernel_VD is None else kernel_VD.astype(x_ND.dtype)
 
+    @jax.checkpoint
     def of_chunk(at: tuple[Array, Array]) -> Array:
         logits_NV = at[0] if matrix_VD is None else jnp.dot(at[0], matrix_VD.T)
         (_, nll_N, _), _, _ = _tokens(0.0, logits_NV, at[1])

@@ -67,8 +67,11 @@ class Translation(Task):
         smoothing = self.label_smoothing if train else 0.0
         return token_sums(model, variables, inputs, batch, key, train, smoothing)
 
+    def inputs(self, batch: dict) -> tuple:
+        return batch["source"], batch["inputs"]
+
     def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
-        inputs = (batch["source"], batch["inputs"])
+        inputs = self.inputs(batch)
         key = jax.random.key(0)  # nothing is random without training
         x_BTD, kernel_VD, _ = token_features(model, variables, inputs, key, train=False)
         return batch_nll(x_BTD, kernel_VD, batch), None

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 
+from models.attention.ablation import ablate, ablation_of, record
 from models.attention.dot_product import dot_product_attention
 from models.masks import cross_mask
 
@@ -12,8 +13,8 @@ Array = jax.Array
 class BareAttention(nn.Module):
     """softmax(q k^T) v over what all hypotheses of a row share; it has no parameters.
 
-    The weights are sown as (B, 1, T, S) under 'intermediates', and the variable
-    head_mask_H (H = 1) of collection 'ablation' scales the result.
+    The weights are sown as (B, 1, T, S) under 'intermediates', and the result is that of one
+    head (models/attention/ablation.py).
     """
 
     @nn.compact
@@ -26,7 +27,5 @@ class BareAttention(nn.Module):
         q_BTHD, k_BSHD, v_BSHD = (x[:, :, None] for x in (query_BTD, keys_BSD, values_BSD))
         out_BTHD, weights_BHTS = dot_product_attention(q_BTHD, k_BSHD, v_BSHD, mask, scale=1.0)
         self.sow("intermediates", "weights", weights_BHTS)
-        if self.has_variable("ablation", "head_mask"):
-            head_mask_H = self.get_variable("ablation", "head_mask")
-            out_BTHD = out_BTHD * head_mask_H[:, None].astype(out_BTHD.dtype)
-        return out_BTHD.reshape(query_RTD.shape)
+        record(self, out_BTHD)
+        return ablate(out_BTHD, ablation_of(self)).reshape(query_RTD.shape)

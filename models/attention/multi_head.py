@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.attention.ablation import ablate, ablation_of, record
 from models.attention.dot_product import dot_product_attention
 from models.layers import Dense
 from models.masks import Mask
@@ -17,17 +18,18 @@ Array = jax.Array
 class MultiHeadAttention(nn.Module):
     """Projects to heads, attends, projects back (Vaswani et al. 2017, 3.2.2).
 
-    The weights are sown under 'intermediates'. Heads are scaled by the variable
-    head_mask_H of collection 'ablation' if the caller gives one: 0 removes a head.
+    The weights are sown under 'intermediates'; models/attention/ablation.py says how heads are
+    removed.
     """
 
     num_heads: int
+    head_dim: int
     d_model: int
     attend: Callable = dot_product_attention
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        heads = (self.num_heads, self.d_model // self.num_heads)
+        heads = (self.num_heads, self.head_dim)
 
         def split() -> Dense:
             return Dense(heads, ("embed", "heads", "kv"), dtype=self.dtype)
@@ -47,7 +49,5 @@ class MultiHeadAttention(nn.Module):
         out_BTHK, weights_BHTS = attend(self.query(x_BTD), k_BSHK, v_BSHK, mask)
         if recording:
             self.sow("intermediates", "weights", weights_BHTS)
-        if self.has_variable("ablation", "head_mask"):
-            head_mask_H = self.get_variable("ablation", "head_mask")
-            out_BTHK = out_BTHK * head_mask_H[:, None].astype(out_BTHK.dtype)
-        return self.out(out_BTHK)
+        record(self, out_BTHK)
+        return self.out(ablate(out_BTHK, ablation_of(self)))

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.attention.ablation import ablate, ablation_of, record
 from models.attention.scores import Score, ScoreOptions
 from models.attention.scores.base import matrix
 from models.recurrent.cells import CELLS, Linear, advance_of
@@ -15,6 +16,8 @@ from models.recurrent.scan import hoisted_scan
 
 Array = jax.Array
 Carry = dict[str, Any]
+
+NUM_AXES = {"head_mask": 1, "head_value": 2}  # of one place
 
 
 @functools.cache  # made once: hoisted_scan compiles anew for each function object
@@ -26,14 +29,14 @@ def attending_step(options: CellOptions, score: Any, context_to: str, feeds: boo
     """
     advance = advance_of(options)
 
-    def look(linear: Linear, shared: dict, state: dict, query_BQ: Array) -> tuple:
+    def look(linear: Linear, shared: dict, state: dict, query_BQ: Array, x: dict) -> tuple:
         context_BHK, weights_BHS, state = score.attend(linear, shared, state, query_BQ)
-        context_BHK = context_BHK * shared["head_mask"][:, None]
+        context_BHK = ablate(context_BHK, x)
         return context_BHK.reshape(query_BQ.shape[0], -1), weights_BHS, state
 
     def look_then_advance(linear: Linear, shared: dict, carry: Carry, x: dict) -> tuple:
         last_BQ = carry["cell"][-1]
-        context_BD, weights_BHS, state = look(linear, shared, carry["score"], last_BQ)
+        context_BD, weights_BHS, state = look(linear, shared, carry["score"], last_BQ, x)
         fed = jnp.concatenate([last_BQ, context_BD], axis=-1)
         cell = advance(linear, shared["cell"], carry["cell"], x, fed)
         return {"cell": cell, "score": state}, ((cell[-1], context_BD), weights_BHS)
@@ -43,7 +46,7 @@ def attending_step(options: CellOptions, score: Any, context_to: str, feeds: boo
         if feeds:
             fed = jnp.concatenate([fed, carry["fed"]], axis=-1)
         cell = advance(linear, shared["cell"], carry["cell"], x, fed)
-        context_BD, weights_BHS, state = look(linear, shared, carry["score"], cell[-1])
+        context_BD, weights_BHS, state = look(linear, shared, carry["score"], cell[-1], x)
         both = jnp.concatenate([context_BD, cell[-1]], axis=-1)
         attended_BQ = jnp.tanh(linear("combine", both))
         carry = {"cell": cell, "score": state} | ({"fed": attended_BQ} if feeds else {})
@@ -59,9 +62,8 @@ class AttentionDecoder(nn.Module):
       context_to="output": s_t = cell(x_t), c_t from s_t, h~_t = tanh(W [c_t; s_t]), and with
                            input_feeding s_t = cell([x_t; h~_{t-1}])      (Luong et al. 2015)
 
-    The weights are sown as (B, H, T, S) under 'intermediates', and the variable
-    head_mask_H of collection 'ablation' scales the context of each head; scores have one
-    head, but for multi_head.
+    The weights are sown as (B, H, T, S) under 'intermediates'. Contexts are what heads give
+    (models/attention/ablation.py); scores have one head, but for multi_head.
 
     Attributes:
         score: the class of models.attention.scores.
@@ -101,11 +103,7 @@ class AttentionDecoder(nn.Module):
         return self.scorer.memory(keys_BSD, values_BSD) | {"valid": valid_BS.astype(self.dtype)}
 
     def _shared(self, memory: dict[str, Array]) -> dict[str, Any]:
-        mask_H = jnp.ones(1, self.dtype)
-        if self.has_variable("ablation", "head_mask"):
-            mask_H = self.get_variable("ablation", "head_mask").astype(self.dtype)
-        vectors = {"head_mask": mask_H, "cell": self.unit.shared()}
-        return {**memory, **self.scorer.shared(), **vectors}
+        return {**memory, **self.scorer.shared(), "cell": self.unit.shared()}
 
     def _weights(self) -> dict[str, Array]:
         weights = {**self.unit.weights(), **self.scorer.weights()}
@@ -129,12 +127,18 @@ class AttentionDecoder(nn.Module):
         """
         x_TBE, each, every = self.unit.noise(x_TBE, train)
         shared, xs = self._shared(memory), {"gates": self.unit.inputs(x_TBE), **each}
+        xs |= {
+            name: over_time(array, x_TBE.shape[0], NUM_AXES[name]).astype(self.dtype)
+            for name, array in ablation_of(self).items()
+        }
         shared["cell"] |= every
         carry, (outputs, weights_TBHS) = hoisted_scan(
             self._step(), False, self._weights(), shared, carry, xs
         )
         weights_BHTS = weights_TBHS.transpose(1, 2, 0, 3)
         self.sow("intermediates", "weights", weights_BHTS)
+        if self.is_mutable_collection("heads"):
+            record(self, contexts(weights_TBHS, memory["values"]))
         return carry, outputs, weights_BHTS
 
     def step(
@@ -145,12 +149,26 @@ class AttentionDecoder(nn.Module):
         The weights are those of the hypotheses side by side, (B, H, K, S).
         """
         weights, x = self._weights(), {"gates": self.unit.inputs(x_RE)}
+        for name, array in ablation_of(self).items():
+            x[name] = jnp.broadcast_to(array, (x_RE.shape[0], *array.shape)).astype(self.dtype)
         batch_size, shared, step = memory["valid"].shape[0], self._shared(memory), self._step()
 
         def advance(carry: Carry, x: dict) -> tuple:
             return step(lambda name, h: h @ weights[name], shared, carry, x)
 
-        by_row = jax.tree.map(lambda x: x.reshape(batch_size, -1, x.shape[-1]), (carry, x))
+        by_row = jax.tree.map(lambda x: x.reshape(batch_size, -1, *x.shape[1:]), (carry, x))
         carry, (outputs, weights_BKHS) = jax.vmap(advance, in_axes=1, out_axes=1)(*by_row)
         carry, outputs = jax.tree.map(lambda x: x.reshape(x_RE.shape[0], -1), (carry, outputs))
         return carry, outputs, weights_BKHS.transpose(0, 2, 1, 3)
+
+
+def over_time(array: Array, length: int, num_axes: int) -> Array:
+    """(T, B or 1, ...) from what is the same at all places or (B, T, ...)."""
+    array = array[None, None] if array.ndim == num_axes else array
+    return jnp.broadcast_to(array.swapaxes(0, 1), (length, array.shape[0], *array.shape[2:]))
+
+
+def contexts(weights_TBHS: Array, values_BSD: Array) -> Array:
+    """What each head gives, (B, T, H, K), from its weights."""
+    values_BSHK = values_BSD.reshape(*values_BSD.shape[:2], weights_TBHS.shape[2], -1)
+    return jnp.einsum("tbhs,bshk->bthk", weights_TBHS, values_BSHK)

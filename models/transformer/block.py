@@ -1,6 +1,7 @@
 """One layer of a Transformer: self-attention, cross-attention if it has one, feed-forward."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ KeysValues = tuple[Array, Array]
 
 @dataclasses.dataclass(frozen=True)
 class BlockOptions:
-    """What a stack hands down to its layers."""
+    """What a stack hands down to its layers; num_heads before any were removed."""
 
     d_model: int
     num_heads: int
@@ -27,6 +28,10 @@ class BlockOptions:
     layer_norm: str
     attention: str
     dtype: Any
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.num_heads
 
 
 @flax.struct.dataclass
@@ -76,24 +81,26 @@ class Block(nn.Module):
 
     post: norm(x + dropout(f(x))) (Vaswani et al. 2017, 3.1)
     pre:  x + dropout(f(norm(x))) (Xiong et al. 2020), with one more norm after the stack
+
+    Attributes:
+        heads: numbers of heads of its self-attention and, if it has one, cross-attention.
     """
 
     options: BlockOptions
+    heads: tuple[int, ...]
     cross: bool = False
 
     def setup(self) -> None:
         options = self.options
 
-        def attention() -> MultiHeadAttention:
-            attend = MECHANISMS[options.attention]
-            return MultiHeadAttention(
-                options.num_heads, options.d_model, attend=attend, dtype=options.dtype
-            )
+        def attention(num_heads: int) -> MultiHeadAttention:
+            attend, sizes = MECHANISMS[options.attention], (options.head_dim, options.d_model)
+            return MultiHeadAttention(num_heads, *sizes, attend=attend, dtype=options.dtype)
 
-        self.self_attention = attention()
+        self.self_attention = attention(self.heads[0])
         self.self_norm = LayerNorm(dtype=options.dtype)
         if self.cross:
-            self.cross_attention = attention()
+            self.cross_attention = attention(self.heads[1])
             self.cross_norm = LayerNorm(dtype=options.dtype)
         self.feed_forward = FeedForward(options)
         self.feed_forward_norm = LayerNorm(dtype=options.dtype)
@@ -170,9 +177,9 @@ def from_cache(cache: KeysValues) -> KeysValues:
 
 
 def init_caches(
-    options: BlockOptions, num_layers: int, batch_size: int, num_slots: int
+    options: BlockOptions, heads: Sequence[int], batch_size: int, num_slots: int
 ) -> list[KeysValues]:
-    """Empty keys and values of self-attention for each layer; see from_cache."""
-    heads, head_dim = options.num_heads, options.d_model // options.num_heads
-    keys = jnp.zeros((batch_size, heads, head_dim, num_slots), options.dtype)
-    return [(keys, keys.swapaxes(2, 3))] * num_layers
+    """Empty keys and values of self-attention for layers of so many heads; see from_cache."""
+    sizes = [(batch_size, num_heads, options.head_dim, num_slots) for num_heads in heads]
+    keys = [jnp.zeros(size, options.dtype) for size in sizes]
+    return [(keys_BHKS, keys_BHKS.swapaxes(2, 3)) for keys_BHKS in keys]

@@ -1,5 +1,6 @@
 """The two Transformers of the table: a language model and an encoder-decoder."""
 
+import itertools
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -11,13 +12,20 @@ from models.layers import DTYPES, Dropout, Embed, OutputLayer, logits, sinusoida
 from models.masks import cross_mask, positions_in_segment, self_mask, step_mask
 from models.transformer.block import BlockOptions, Context, Slots, init_caches
 from models.transformer.stack import Stack
-from registry import ConfigError, PositiveInt, Rate
+from registry import ConfigError, NonNegativeInt, PositiveInt, Rate
 
 Array = jax.Array
 
 
 class _Transformer(TiedOutput):
-    """Options and embeddings that both models share."""
+    """Options and embeddings that both models share.
+
+    Attributes:
+        num_heads: of each layer; head_dim is d_model / num_heads.
+        heads_kept: numbers of heads, of width head_dim as before, that each attention layer
+            has left: first all of the encoder's self-attention, then of the decoder's, then
+            of cross-attention. Empty: num_heads everywhere.
+    """
 
     vocab_size: PositiveInt
     d_model: PositiveInt = 256
@@ -30,8 +38,17 @@ class _Transformer(TiedOutput):
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     scan_layers: bool = False
+    heads_kept: tuple[NonNegativeInt, ...] = ()
 
     def _check(self) -> None:
+        num_attentions = sum(self._attention_layers())
+        if self.heads_kept and (
+            len(self.heads_kept) != num_attentions or max(self.heads_kept) > self.num_heads
+        ):
+            raise ConfigError(
+                f"config.model.heads_kept must have a number of at most {self.num_heads} for each "
+                f"of {num_attentions} attention layers, got {list(self.heads_kept)}."
+            )
         if self.d_model % (2 * self.num_heads):
             raise ConfigError(
                 f"config.model.d_model must be an even multiple of num_heads ({self.num_heads}), "
@@ -50,8 +67,23 @@ class _Transformer(TiedOutput):
             DTYPES[self.dtype],
         )
 
-    def _stack(self, num_layers: int, cross: bool = False) -> Stack:
-        return Stack(self._options(), num_layers, cross, self.remat, self.scan_layers)
+    @nn.nowrap
+    def _attention_layers(self) -> tuple[int, ...]:
+        """How many layers each part has, in the order of heads_kept."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def _heads(self) -> list[tuple[int, ...]]:
+        """Heads of the layers of each part."""
+        layers = self._attention_layers()
+        left = iter(self.heads_kept or (self.num_heads,) * sum(layers))
+        return [tuple(itertools.islice(left, num_layers)) for num_layers in layers]
+
+    def _stack(self, *heads: tuple[int, ...]) -> Stack:
+        """Layers with so many heads in self-attention, and in cross-attention if given."""
+        cross = len(heads) > 1
+        by_layer = tuple(zip(*heads, strict=True))
+        return Stack(self._options(), by_layer, cross, self.remat, self.scan_layers)
 
     def _setup_embeddings(self) -> None:
         self.embed = Embed(self.vocab_size, self.d_model, dtype=DTYPES[self.dtype])
@@ -70,7 +102,7 @@ class _Transformer(TiedOutput):
 
     @nn.nowrap
     def _init_carry(
-        self, num_layers: int, batch_size: int, max_len: int, num_beams: int
+        self, heads: tuple[int, ...], batch_size: int, max_len: int, num_beams: int
     ) -> dict[str, Any]:
         """No past, and caches in which each hypothesis of a row has a slot at each position."""
         num_slots = max_len * num_beams
@@ -78,7 +110,7 @@ class _Transformer(TiedOutput):
             "position": jnp.zeros(batch_size, jnp.int32),
             "past": jnp.zeros((batch_size, num_slots), bool),
         }
-        caches = init_caches(self._options(), num_layers, batch_size, num_slots)
+        caches = init_caches(self._options(), heads, batch_size, num_slots)
         return {"state": state, "memory": {"caches": caches}}
 
     def _step(self, carry: dict[str, Any], token_R: Array) -> tuple[dict[str, Any], Array]:
@@ -114,7 +146,11 @@ class TransformerLM(LanguageModel, _Transformer):
     def setup(self) -> None:
         self._check()
         self._setup_embeddings()
-        self.decoder = self._stack(self.num_layers)
+        self.decoder = self._stack(*self._heads())
+
+    @nn.nowrap
+    def _attention_layers(self) -> tuple[int, ...]:
+        return (self.num_layers,)
 
     def features(
         self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
@@ -131,7 +167,7 @@ class TransformerLM(LanguageModel, _Transformer):
     @nn.nowrap
     def init_carry(self, batch_size: int, max_len: int, num_beams: int = 1) -> dict[str, Any]:
         """Empty caches for max_len positions of num_beams hypotheses a row."""
-        return self._init_carry(self.num_layers, batch_size, max_len, num_beams)
+        return self._init_carry(self._heads()[0], batch_size, max_len, num_beams)
 
     def step(self, carry: dict[str, Any], token_R: Array) -> tuple[dict[str, Any], Array]:
         """Reads one token a hypothesis; returns the new carry and logits_RV."""
@@ -147,8 +183,12 @@ class TransformerSeq2Seq(EncoderDecoder, _Transformer):
     def setup(self) -> None:
         self._check()
         self._setup_embeddings()
-        self.encoder = self._stack(self.num_encoder_layers)
-        self.decoder = self._stack(self.num_decoder_layers, cross=True)
+        encoder, *decoder = self._heads()
+        self.encoder, self.decoder = self._stack(encoder), self._stack(*decoder)
+
+    @nn.nowrap
+    def _attention_layers(self) -> tuple[int, ...]:
+        return self.num_encoder_layers, self.num_decoder_layers, self.num_decoder_layers
 
     def encode(self, source_BS: Array, train: bool = False) -> dict[str, Array]:
         """Reads the source (0 is padding): {"x": (B, S, d_model), "segments": (B, S)}."""
@@ -170,7 +210,7 @@ class TransformerSeq2Seq(EncoderDecoder, _Transformer):
     def init_carry(self, encoded: dict, max_len: int, num_beams: int = 1) -> dict[str, Any]:
         """Empty caches, and the keys and values of the source for every layer."""
         batch_size = encoded["x"].shape[0]
-        carry = self._init_carry(self.num_decoder_layers, batch_size, max_len, num_beams)
+        carry = self._init_carry(self._heads()[1], batch_size, max_len, num_beams)
         carry["memory"]["layers"] = self.decoder.memory(encoded["x"])
         carry["memory"]["segments"] = encoded["segments"]
         return carry

@@ -7,14 +7,16 @@ import jax
 
 from models.layers import LayerNorm
 from models.transformer.block import Block, BlockOptions, Context, KeysValues, Slots
+from registry import ConfigError
 
 Array = jax.Array
 
 
 class Stack(nn.Module):
-    """num_layers blocks; with pre-layer-norm a last norm follows them.
+    """Blocks one after another; with pre-layer-norm a last norm follows them.
 
     Attributes:
+        heads: of the self-attention of each block, and of its cross-attention.
         remat: forget activations within a block and compute them again in the backward pass.
         scan_layers: one compiled body with parameters stacked on a leading axis "layers":
             compiles in the time of one layer. Its parameters are laid out otherwise than
@@ -22,7 +24,7 @@ class Stack(nn.Module):
     """
 
     options: BlockOptions
-    num_layers: int
+    heads: tuple[tuple[int, ...], ...]
     cross: bool = False
     remat: bool = False
     scan_layers: bool = False
@@ -30,9 +32,14 @@ class Stack(nn.Module):
     def setup(self) -> None:
         block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
         if self.scan_layers:
-            self.layers = block(self.options, cross=self.cross)
+            if len(set(self.heads)) > 1:
+                raise ConfigError(
+                    "config.model.scan_layers needs layers that are alike, and "
+                    "config.model.heads_kept has other numbers for some."
+                )
+            self.layers = block(self.options, self.heads[0], self.cross)
         else:
-            self.layers = [block(self.options, cross=self.cross) for _ in range(self.num_layers)]
+            self.layers = [block(self.options, heads, self.cross) for heads in self.heads]
         if self.options.layer_norm == "pre":
             self.norm = LayerNorm(dtype=self.options.dtype)
 
@@ -45,10 +52,10 @@ class Stack(nn.Module):
 
             scan = nn.scan(
                 body,
-                variable_axes={"params": 0, "ablation": 0, "intermediates": 0},
+                variable_axes={"params": 0, "ablation": 0, "intermediates": 0, "heads": 0},
                 split_rngs={"params": True, "dropout": True},
                 in_axes=nn.broadcast,
-                length=self.num_layers,
+                length=len(self.heads),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
             x_BTD, _ = scan(self.layers, x_BTD, context)
@@ -65,12 +72,12 @@ class Stack(nn.Module):
         if not self.scan_layers:
             return getattr(self.layers[i], method)(*args)
         variables = jax.tree.map(lambda leaf: leaf[i], nn.meta.unbox(self.layers.variables))
-        block = Block(self.options, cross=self.cross, parent=None)
+        block = Block(self.options, self.heads[i], self.cross, parent=None)
         return block.apply(variables, *args, method=method)
 
     def memory(self, encoded_BSD: Array) -> list[KeysValues]:
         """Each layer's keys and values of the encoder's output."""
-        return [self._call(i, "memory", encoded_BSD) for i in range(self.num_layers)]
+        return [self._call(i, "memory", encoded_BSD) for i in range(len(self.heads))]
 
     def step(
         self,

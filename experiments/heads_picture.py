@@ -1,0 +1,121 @@
+"""The pictures of experiments/ablate_heads.py (heat maps) and prune_heads.py (curves)."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+ROWS = {
+    "change": "one head removed: change of loss, nats per token",
+    "only_change": "all others of the layer removed: change of loss",
+    "importance_token": "importance by gradient, per token",
+}
+SIGNIFICANT = 0.05
+
+
+def grid_of(found: dict[str, Any], part: str, name: str) -> np.ndarray:
+    """Values of a column by layer and head; NaN where a layer has fewer heads."""
+    heads = found["heads"]
+    chosen = [x for x, head in enumerate(heads) if head.part == part]
+    shape = [1 + max(heads[x][axis] for x in chosen) for axis in (1, 2)]
+    grid = np.full(shape, np.nan)
+    for x in chosen:
+        grid[heads[x].layer, heads[x].head] = found["columns"][name][x]
+    return grid
+
+
+def draw(path: Path, found: dict[str, Any]) -> None:
+    """Parts side by side, one row of maps for each measure, with one scale for a row."""
+    parts = list(dict.fromkeys(head.part for head in found["heads"]))
+    grids = {part: grid_of(found, part, "change") for part in parts}
+    widths = [max(3, grids[part].shape[1]) for part in parts]
+    height = max(grid.shape[0] for grid in grids.values())
+    size = (1.5 + 0.52 * sum(widths) + 0.6 * len(parts), 0.4 + len(ROWS) * (1.1 + 0.4 * height))
+    figure = Figure(figsize=(max(size[0], 7.5), size[1]), layout="constrained")
+    places: Any = figure.subfigures(len(ROWS), 1)
+    for below, (name, title) in zip(places, ROWS.items(), strict=True):
+        below.suptitle(title, x=0.01, ha="left", fontsize=9)
+        row = below.subplots(1, len(parts), squeeze=False, width_ratios=widths)[0]
+        bound = max(np.abs(found["columns"][name]).max(), 1e-12)
+        scale: dict[str, Any] = {"cmap": "viridis", "vmin": 0, "vmax": bound}
+        if name != "importance_token":
+            scale = {"cmap": "RdBu_r", "norm": TwoSlopeNorm(0, -bound, bound)}
+        digits = max(0, 1 - int(np.floor(np.log10(bound))))  # two of the largest
+        for axes, part in zip(row, parts, strict=True):
+            image = _draw_map(axes, found, part, name, scale, digits)
+            axes.set_title(part, fontsize=9, fontweight="bold")
+        below.colorbar(image, ax=list(row), pad=0.01, aspect=12).ax.tick_params(labelsize=7)
+    figure.suptitle(
+        f"Loss with all heads {found['loss']:.3f} nats per token; "
+        f"star: adjusted p below {SIGNIFICANT:g}",
+        fontsize=10,
+    )
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, dpi=130, format="png")
+    os.replace(temporary, path)
+
+
+def draw_curves(path: Path, points: Sequence[Any]) -> None:
+    """Loss against heads kept. Bands: all random orders, or 95 % of the bootstrap."""
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for i, method in enumerate(dict.fromkeys(point.method for point in points)):
+        by_kept: dict[int, list[Any]] = {}
+        for point in points:
+            if point.method == method:
+                by_kept.setdefault(point.kept, []).append(point)
+        kept = sorted(by_kept)
+        change = [np.mean([point.change for point in by_kept[n]]) for n in kept]
+        if method == "random":
+            band = [[f(p.change for p in by_kept[n]) for n in kept] for f in (min, max)]
+        else:
+            band = [[getattr(by_kept[n][0], end) for n in kept] for end in ("low", "high")]
+        colour = "0.45" if method == "random" else f"C{i}"
+        label = "random orders, mean and range" if method == "random" else method
+        axes.plot(kept, change, "o-", color=colour, label=label.replace("_", " "), ms=4, lw=1.5)
+        axes.fill_between(kept, band[0], band[1], color=colour, alpha=0.18, lw=0)
+    axes.axhline(0, color="0.6", lw=0.8, ls="--")
+    axes.set(xlabel="heads kept", ylabel="change of loss, nats per token")
+    axes.invert_xaxis()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def _draw_map(
+    axes: Axes, found: dict[str, Any], part: str, name: str, scale: dict, digits: int
+) -> Any:
+    grid = grid_of(found, part, name)
+    image = axes.imshow(grid, aspect="auto", **scale)
+    p = grid_of(found, part, "p") if name == "change" else np.ones_like(grid)
+    for (layer, head), value in np.ndenumerate(grid):
+        if np.isnan(value):
+            continue
+        star = p[layer, head] < SIGNIFICANT
+        red, green, blue, _ = image.cmap(image.norm(value))
+        dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+        axes.text(
+            head,
+            layer,
+            f"{value:z.{digits}f}{'*' if star else ''}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            fontweight="bold" if star else "normal",
+            color="w" if dark else "k",
+        )
+    axes.set_xticks(range(grid.shape[1]))
+    axes.set_yticks(range(grid.shape[0]))
+    axes.set_xlabel("head", fontsize=8)
+    axes.set_ylabel("layer", fontsize=8)
+    axes.tick_params(labelsize=7, length=2)
+    return image

@@ -1,0 +1,71 @@
+"""The command that ablates heads: what it writes, and its refusals in one line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from experiments import ablate_heads
+
+QUICK = ["--limit=8", "--resamples=50"]
+
+
+def table(folder) -> list[dict[str, str]]:
+    with (folder / "heads.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_is_ablated(runs, tmp_path, capsys):
+    arguments = [f"--workdir={runs['transformer']}", f"--output={tmp_path}", *QUICK]
+    assert ablate_heads.main([*arguments, "--bleu"]) == 0
+    rows = table(tmp_path)
+    kept = json.loads((tmp_path / "heads.json").read_text())
+    assert len(rows) == len(kept["heads"]) > 0
+    assert {row["part"] for row in rows} == {"encoder self", "decoder self", "cross"}
+    for row, head in zip(rows, kept["heads"], strict=True):
+        change = float(row["loss_without"]) - kept["loss"]
+        assert float(row["change"]) == pytest.approx(change, abs=1e-5)
+        assert float(row["low"]) <= float(row["high"])
+        assert 0 < float(row["p"]) <= 1
+        assert head["bleu_low"] <= head["bleu_high"]
+    assert kept["seconds_per_head"] > 0
+    assert set(kept["fingerprint"]) == {"data", "tokenizer"}
+    assert kept["steps"]
+    assert (tmp_path / "heads.png").read_bytes().startswith(b"\x89PNG")
+    assert "seconds" not in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["language-model", "lstm-attention"])
+def test_heads_of_language_models_and_alignments(runs, tmp_path, name):
+    arguments = [f"--workdir={runs[name]}", f"--output={tmp_path}", "--normalise", *QUICK]
+    assert ablate_heads.main([*arguments, "--kind=mean"]) == 0
+    rows = table(tmp_path)
+    part = {"language-model": "decoder self", "lstm-attention": "alignment"}[name]
+    assert {row["part"] for row in rows} == {part}
+    layers = [int(row["layer"]) for row in rows]
+    squares = np.square([float(row["importance_token"]) for row in rows])
+    np.testing.assert_allclose(np.bincount(layers, squares), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--workdir={tmp}/nothing"], 64, "is not a run directory"),
+        (["--workdir={lstm}"], 64, "RecurrentSeq2Seq has no attention, so no heads."),
+        (["--workdir={transformer}", "--checkpoint=9"], 64, "9"),
+        (["--workdir={transformer}", "--limit=-1"], 64, "--limit must be at least 0, got -1."),
+        (["--workdir={transformer}", "--kind=resample", "--bleu"], 64, "--bleu needs --kind"),
+        (["--workdir={language-model}", "--bleu"], 64, "--bleu needs a run of task translation"),
+        (["--workdir={transformer}", "--split=dev"], 64, "invalid choice: 'dev'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(runs, tmp_path, capsys, arguments, code, sentence):
+    given = [argument.format(tmp=tmp_path, **runs) for argument in arguments]
+    assert ablate_heads.main([*given, f"--output={tmp_path / 'out'}"]) == code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert sentence in lines[0]
+    assert not (tmp_path / "out").exists()
