@@ -1,0 +1,167 @@
+"""Pruning: the planted head survives every order but the random one, and smaller arrays say the
+same."""
+
+import csv
+import json
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from head_cases import PLANTED, Pairs, copies, planted
+from model_cases import LANGUAGE_MODELS, SEQ2SEQ, apply, make
+
+import models
+from analysis import gates, pruning
+from analysis.heads import Heads
+from errors import ConfigError
+from experiments import prune_heads
+
+TASK = Pairs()
+
+
+def test_scores_give_nested_masks():
+    masks = pruning.nested_masks(np.array([0.5, 2.0, 1.0, 1.0]), [4, 2, 1, 0])
+    assert masks.tolist() == [[1, 1, 1, 1], [0, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+
+
+def test_iterative_pruning_keeps_the_planted_head_to_the_last():
+    model, variables, found = planted()
+    arguments = (TASK, model, variables, found, [copies()])
+    masks = pruning.masks_by_importance(*arguments, kept=[6, 4, 1])
+    assert masks.sum(1).tolist() == [6, 4, 1]
+    assert (masks[1] >= masks[2]).all()
+    assert found.names[masks[2].argmax()] == PLANTED
+    (last_of_layers,) = pruning.masks_by_importance(*arguments, kept=[3], normalise=True)
+    assert np.bincount(found.layer_of_X, last_of_layers).tolist() == [1, 1, 1]
+
+
+def test_the_planted_head_has_the_largest_weights():
+    _, variables, found = planted()
+    norms = pruning.weight_norms(found, variables)
+    assert found.names[norms.argmax()] == PLANTED
+    params = variables["params"]["decoder"]["layers_0"]["cross_attention"]
+    product = params["value"]["kernel"][:, 0] @ params["out"]["kernel"][0]
+    x = found.names.index(PLANTED._replace(head=0))
+    assert norms[x] == pytest.approx(np.linalg.norm(product), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["transformer", "transformer-scan-remat"])
+def test_a_smaller_model_says_the_same(name):
+    """Whole and step by step; one layer has no head left."""
+    model, variables = make(SEQ2SEQ[name])
+    found, batch = Heads(model, variables), copies()
+    mask = np.resize(np.array([1, 0, 1, 1], np.float32), len(found))
+    mask[-2:] = 0
+    smaller, arrays = pruning.remove_heads(model, variables, mask)
+    assert sum(smaller.heads_kept) == mask.sum()
+    assert models.num_parameters(arrays) < models.num_parameters(variables)
+    assert jax.eval_shape(lambda: models.init(smaller, jax.random.key(0))).keys() == arrays.keys()
+    inputs = TASK.inputs(batch)
+    expected = apply(model, found.masked(variables, mask), *inputs)
+    np.testing.assert_allclose(apply(smaller, arrays, *inputs), expected, atol=1e-5)
+
+    @jax.jit
+    def second_step(arrays, source_BS, inputs_BT):
+        encoded = smaller.apply(arrays, source_BS, method="encode")
+        carry = smaller.apply(arrays, encoded, 2, method="init_carry")
+        carry, _ = smaller.apply(arrays, carry, inputs_BT[:, 0], method="step")
+        return smaller.apply(arrays, carry, inputs_BT[:, 1], method="step")[1]
+
+    np.testing.assert_allclose(second_step(arrays, *inputs), expected[:, 1], atol=1e-5)
+
+
+def test_a_language_model_gets_smaller():
+    model, variables = make(LANGUAGE_MODELS["transformer"])
+    mask = np.array([1, 0, 0, 1], np.float32)
+    smaller, arrays = pruning.remove_heads(model, variables, mask)
+    assert smaller.heads_kept == (1, 1)
+    tokens = copies()["source"]
+    expected = apply(model, Heads(model, variables).masked(variables, mask), tokens)
+    np.testing.assert_allclose(apply(smaller, arrays, tokens), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"heads_kept": (1, 2)}, "for each of 5 attention layers, got"),
+        ({"heads_kept": (3, 2, 2, 2, 2)}, "a number of at most 2"),
+        ({"scan_layers": True, "heads_kept": (2, 2, 1, 2, 2)}, "layers that are alike"),
+    ],
+)
+def test_wrong_numbers_of_heads_are_refused(options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        models.build({**SEQ2SEQ["transformer"], **options}, 13)
+
+
+def test_heads_of_recurrent_decoders_are_not_cut_out():
+    model, variables = make(SEQ2SEQ["lstm-attention-luong"])
+    with pytest.raises(ConfigError, match="a Transformer only; this is a RecurrentSeq2Seq"):
+        pruning.remove_heads(model, variables, np.ones(2))
+
+
+def test_hard_concrete_gates_follow_their_formulas():
+    log_alpha = jnp.linspace(-3.0, 3.0, 5)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    drawn = jax.vmap(gates.hard_concrete, (0, None))(keys, log_alpha)
+    assert float(drawn.min()) == 0
+    assert float(drawn.max()) == 1
+    expected = 1 / (1 + np.exp(-(np.linspace(-3, 3, 5) - 0.33 * np.log(0.1 / 1.1))))
+    np.testing.assert_allclose(gates.chance_open(log_alpha), expected, rtol=1e-5)
+    np.testing.assert_allclose((drawn > 0).mean(0), expected, atol=0.03)
+
+
+def test_top_k_draws_exactly_k_and_has_a_gradient():
+    logits = jnp.array([3.0, 0.0, 0.0, -3.0])
+    keys = jax.random.split(jax.random.key(1), 500)
+    drawn = jax.vmap(lambda key: gates.top_k(key, logits, 2, 0.5))(keys)
+    np.testing.assert_allclose(drawn.sum(1), 2, atol=1e-5)
+    assert drawn.mean(0)[0] > 0.9 > 0.2 > drawn.mean(0)[3]
+    gradient = jax.grad(lambda x: gates.top_k(keys[0], x, 2, 0.5) @ jnp.arange(4.0))(logits)
+    assert np.abs(gradient).max() > 1e-3
+
+
+def test_learned_gates_keep_the_planted_head():
+    model, variables, found = planted()
+    arguments = (TASK, model, variables, found, [copies()] * 40)
+    mask = gates.learn_l0(*arguments, penalty=0.1)
+    assert [found.names[x] for x in np.flatnonzero(mask)] == [PLANTED]
+    logits = gates.learn_top_k(*arguments, count=1)
+    assert found.names[logits.argmax()] == PLANTED
+
+
+def test_a_run_is_pruned(runs, tmp_path, capsys):
+    arguments = [f"--workdir={runs['language-model']}", f"--output={tmp_path}", "--limit=4"]
+    arguments += ["--steps=2", "--seeds=2", "--resamples=20", "--keep=1", "--gate_steps=1"]
+    methods = "--methods=importance,weight_norm,random,l0"
+    assert prune_heads.main([*arguments, methods]) == 0
+    with (tmp_path / "pruning.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    whole = {row["loss"] for row in rows if row["kept"] == "4"}
+    assert len(whole) == 1
+    counts = Counter((row["method"], row["kept"]) for row in rows)
+    for method, times in {"importance": 1, "weight_norm": 1, "random": 2}.items():
+        assert {kept: counts[method, kept] for kept in "420"} == dict.fromkeys("420", times)
+    smaller = json.loads((tmp_path / "pruning.json").read_text())["smaller"]
+    assert sum(smaller["heads_kept"]) == smaller["kept"] == 1
+    assert smaller["largest_difference"] < 1e-5
+    assert smaller["smaller"]["parameters"] < smaller["whole"]["parameters"]
+    assert (tmp_path / "pruning.png").read_bytes().startswith(b"\x89PNG")
+    assert "With 1 heads" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--methods=importence"], "Unknown method: 'importence'. Did you mean 'importance'?"),
+        (["--keep=9"], "--keep must be in 0 to 4, got 9."),
+        (["--steps=0"], "--steps must be at least 1, got 0."),
+    ],
+)
+def test_what_cannot_be_pruned_is_one_line(runs, capsys, arguments, sentence):
+    given = [f"--workdir={runs['language-model']}", "--limit=4", *arguments]
+    assert prune_heads.main(given) == 64
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert sentence in lines[0]
