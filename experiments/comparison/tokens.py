@@ -7,11 +7,9 @@ import jax
 import numpy as np
 
 import data
-import models
-import tasks
 from analysis.curves import Binned, binned, geometric_bins
 from experiments.comparison.runs import Run
-from trained import cache_of, load_run
+from trained import cache_of, load_run, load_task
 
 SPLIT = "validation"
 
@@ -41,9 +39,8 @@ class TokenLosses(NamedTuple):
 
 def token_losses(run: Run) -> TokenLosses:
     """Reads a run's final parameters and evaluates its validation split, token by token."""
-    kind = models.MODELS[run.settings["model"]["name"]].kind
-    trained = load_run(run.path, kind)
-    task = tasks.build(run.settings["task"], run.settings["seed"], cache_of(run.settings))
+    trained = load_run(run.path, kind=None)
+    task = load_task(trained)
     evaluate = jax.jit(functools.partial(task.token_losses, trained.model))
     carry: Any = task.init_carry(trained.model)
     before_B: Any = 0
