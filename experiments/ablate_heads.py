@@ -28,9 +28,12 @@ KINDS = ("zero", "mean", "resample")
 
 
 def batches_of(task: Any, split: str, limit: int) -> list[dict[str, np.ndarray]]:
-    """One pass over a split, or over the batches that hold its first `limit` examples."""
+    """One pass over a split, or over batches from all of it until they hold `limit` examples."""
     found, examples = [], 0
-    for step in range(task.num_batches(split)):
+    steps = np.arange(task.num_batches(split))
+    if limit:  # batches lie by length: the first would be the short sentences
+        steps = np.random.default_rng(0).permutation(steps)
+    for step in steps.tolist():
         found.append(task.batch(split, step))
         examples += task.count(found[-1])["examples"]
         if limit and examples >= limit:
