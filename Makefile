@@ -11,7 +11,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SECONDEXPANSION:
-.PHONY: help train compare test check bench test-long clean
+.PHONY: help train compare ablate test check bench test-long clean
 
 # ------------------------------------------------------------------ what there is to do
 
@@ -30,6 +30,11 @@ train: $$(call environment,bible pronunciations) ## train CONFIG (default: trans
 
 compare: $$(call environment,bible pronunciations) ## compare learning curves of an LSTM and a Transformer, two seeds each, in minutes
 	$(PY) experiments/learning_curves.py --out='$(COMPARISON)' --seeds=2 --match=params $(COMPARED) $(ARGS)
+
+ablate: train ## train CONFIG, or take its finished run, and say which attention heads matter
+	$(PY) experiments/ablate_heads.py --workdir='$(WORKDIR)' --limit=500
+	$(PY) experiments/head_roles.py --workdir='$(WORKDIR)'
+	$(PY) experiments/show_attention.py --workdir='$(WORKDIR)'
 
 test: $$(call environment,dev bible pronunciations) ## run all fast tests
 	$(PY) -m pytest $(PARALLEL) $(ARGS)

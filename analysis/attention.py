@@ -32,6 +32,9 @@ class Head(NamedTuple):
     layer: int
     head: int
 
+    def __str__(self) -> str:
+        return f"{self.part}, layer {self.layer}, head {self.head}"
+
 
 @functools.partial(jax.jit, static_argnums=0)
 def recorded_weights(model: Any, variables: Any, *tokens: Array) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 import models
+from analysis.attention import PARTS, Head
 from data import PAD
 from errors import ConfigError
 
@@ -23,7 +24,6 @@ Array = jax.Array
 Path = tuple[str, ...]
 Kind = Literal["zero", "mean", "resample"]
 
-PARTS = ("encoder self", "decoder self", "cross", "alignment")
 MOST_AT_ONCE = 32  # masks; more are no faster on a CPU
 
 
@@ -31,7 +31,7 @@ class Layer(NamedTuple):
     """The heads of one attention layer.
 
     Attributes:
-        part: one of PARTS; "alignment" is attention without projections, or of an RNN.
+        part: of its heads' names.
         number: of the layer, from 0.
         path: of its module in the variables.
         place: in the stack of layers under a scan, else None.
@@ -42,17 +42,6 @@ class Layer(NamedTuple):
     path: Path
     place: int | None
     num_heads: int
-
-
-class Head(NamedTuple):
-    """One head by its name."""
-
-    part: str
-    layer: int
-    head: int
-
-    def __str__(self) -> str:
-        return f"{self.part}, layer {self.layer}, head {self.head}"
 
 
 class Heads:
@@ -135,7 +124,7 @@ def ablated(variables: Any, masks: Mapping[Path, Any], values: Mapping[Path, Any
 
 def _layers_at(path: Path, shape: tuple[int, ...]) -> list[Layer]:
     """The layers of a module whose output has this shape, ([N,] B, T, H, K)."""
-    kinds = {"self_attention": f"{path[0]} self", "cross_attention": "cross"}
+    kinds = {"self_attention": path[0], "cross_attention": "cross"}
     part = kinds.get(path[-1], "alignment")
     numbers = [int(end) for name in path if (end := name.rpartition("_")[2]).isdigit()]
     if len(shape) == 5:

@@ -16,6 +16,7 @@ ROWS = {
     "importance_token": "importance by gradient, per token",
 }
 SIGNIFICANT = 0.05
+TITLES = {"encoder": "encoder self", "decoder": "decoder self"}
 
 
 def grid_of(found: dict[str, Any], part: str, name: str) -> np.ndarray:
@@ -48,7 +49,7 @@ def draw(path: Path, found: dict[str, Any]) -> None:
         digits = max(0, 1 - int(np.floor(np.log10(bound))))  # two of the largest
         for axes, part in zip(row, parts, strict=True):
             image = _draw_map(axes, found, part, name, scale, digits)
-            axes.set_title(part, fontsize=9, fontweight="bold")
+            axes.set_title(TITLES.get(part, part), fontsize=9, fontweight="bold")
         below.colorbar(image, ax=list(row), pad=0.01, aspect=12).ax.tick_params(labelsize=7)
     figure.suptitle(
         f"Loss with all heads {found['loss']:.3f} nats per token; "

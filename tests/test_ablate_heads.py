@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import ablate_heads
+from experiments.head_tables import read_effects
 
 QUICK = ["--limit=8", "--resamples=50"]
 
@@ -17,12 +18,16 @@ def table(folder) -> list[dict[str, str]]:
 
 
 def test_a_run_is_ablated(runs, tmp_path, capsys):
-    arguments = [f"--workdir={runs['transformer']}", f"--output={tmp_path}", *QUICK]
+    output = tmp_path / "analysis"
+    arguments = [f"--workdir={runs['transformer']}", f"--output={output}", *QUICK]
     assert ablate_heads.main([*arguments, "--bleu"]) == 0
-    rows = table(tmp_path)
-    kept = json.loads((tmp_path / "heads.json").read_text())
+    rows = table(output)
+    kept = json.loads((output / "heads.json").read_text())
+    assert [head._asdict() for head in read_effects(tmp_path)] == [
+        {"part": row["part"], "layer": int(row["layer"]), "head": int(row["head"])} for row in rows
+    ]  # as the other commands about heads read it
     assert len(rows) == len(kept["heads"]) > 0
-    assert {row["part"] for row in rows} == {"encoder self", "decoder self", "cross"}
+    assert {row["part"] for row in rows} == {"encoder", "decoder", "cross"}
     for row, head in zip(rows, kept["heads"], strict=True):
         change = float(row["loss_without"]) - kept["loss"]
         assert float(row["change"]) == pytest.approx(change, abs=1e-5)
@@ -32,9 +37,9 @@ def test_a_run_is_ablated(runs, tmp_path, capsys):
     assert kept["seconds_per_head"] > 0
     assert set(kept["fingerprint"]) == {"data", "tokenizer"}
     assert kept["steps"]
-    assert (tmp_path / "heads.png").read_bytes().startswith(b"\x89PNG")
+    assert (output / "heads.png").read_bytes().startswith(b"\x89PNG")
     assert "seconds" not in capsys.readouterr().err
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert not [path for path in output.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("name", ["language-model", "lstm-attention"])
@@ -42,7 +47,7 @@ def test_heads_of_language_models_and_alignments(runs, tmp_path, name):
     arguments = [f"--workdir={runs[name]}", f"--output={tmp_path}", "--normalise", *QUICK]
     assert ablate_heads.main([*arguments, "--kind=mean"]) == 0
     rows = table(tmp_path)
-    part = {"language-model": "decoder self", "lstm-attention": "alignment"}[name]
+    part = {"language-model": "decoder", "lstm-attention": "alignment"}[name]
     assert {row["part"] for row in rows} == {part}
     layers = [int(row["layer"]) for row in rows]
     squares = np.square([float(row["importance_token"]) for row in rows])

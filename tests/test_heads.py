@@ -153,13 +153,13 @@ def names_of(block: dict) -> list[str]:
 @pytest.mark.parametrize(
     ("block", "expected"),
     [
-        (SEQ2SEQ["transformer"], ["encoder self 0: 2", "decoder self 0: 2", "decoder self 1: 2"]),
-        (SEQ2SEQ[STACKED], ["encoder self 0: 2", "encoder self 1: 2", "decoder self 0: 2"]),
+        (SEQ2SEQ["transformer"], ["encoder 0: 2", "decoder 0: 2", "decoder 1: 2"]),
+        (SEQ2SEQ[STACKED], ["encoder 0: 2", "encoder 1: 2", "decoder 0: 2"]),
         (SEQ2SEQ[RECURRENT], ["alignment 0: 2"]),
         (SEQ2SEQ["lstm-attention"], ["alignment 0: 1"]),
         (SEQ2SEQ["convolutional-attention"], ["alignment 0: 1", "alignment 1: 1"]),
         (SEQ2SEQ["memory-attention"], ["alignment 0: 1", "alignment 1: 1"]),
-        (LANGUAGE_MODELS["transformer"], ["decoder self 0: 2", "decoder self 1: 2"]),
+        (LANGUAGE_MODELS["transformer"], ["decoder 0: 2", "decoder 1: 2"]),
     ],
 )
 def test_heads_have_names_in_every_kind_of_model(block, expected):
