@@ -60,7 +60,7 @@ COMPARED ?= --config=configs/hidden_markov.py:model=lm-lstm-tiny --config=config
 
 # Each worker simulates eight devices and holds about 2 GiB: no more than four of them.
 PARALLEL = -n logical --maxprocesses=4 --dist=worksteal
-QUICK_TESTS = tests/test_layering.py $(wildcard tests/test_registry.py)
+QUICK_TESTS = tests/test_layering.py tests/test_files_listed.py tests/test_registry.py
 
 # configs/translation.py:model=lstm,seed=2 -> translation-model=lstm-seed=2
 RUN_NAME = $(shell printf '%s' '$(CONFIG)' | sed -e 's|^configs/||' -e 's|\.py||' -e 's|[^A-Za-z0-9=._-]|-|g')
