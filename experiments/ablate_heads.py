@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from errors import ConfigError, Parser
+from training.memory import keep_freed_memory
 
 KINDS = ("zero", "mean", "resample")
 
@@ -201,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--output", type=Path, help="folder; default: analysis in the run")
+    keep_freed_memory()
     return parser.run(work, argv)
 
 

@@ -4,7 +4,7 @@ import io
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import font_manager, rc_context
@@ -24,6 +24,7 @@ SIDES = {
 MOST_LABELS = 40  # with more tokens they would not be legible
 LONGEST = 12  # letters of a token
 SIZE = 1.7  # inches of a map
+MOST_ACROSS = 4  # maps of several runs in a line
 
 
 def maps_of(payload: dict[str, Any], sentence: int = 0, run: int = 0) -> list[np.ndarray]:
@@ -38,34 +39,59 @@ def maps_of(payload: dict[str, Any], sentence: int = 0, run: int = 0) -> list[np
     return [part.reshape(shape) for part, shape in zip(flat[:-1], shapes, strict=True)]
 
 
-def draw(path: Path, payload: dict[str, Any]) -> None:
-    """Draws the first sentence, one row for each layer of each part of each run.
+class Panel(NamedTuple):
+    """One map, and what it is of."""
 
-    The kind of file follows from its name, .png or .pdf.
-    """
-    rows: dict[tuple, list[tuple[int, np.ndarray]]] = {}
+    run: int
+    part: str
+    layer: int
+    head: int
+    map_TS: np.ndarray
+
+
+def lines_of(payload: dict[str, Any]) -> list[list[Panel]]:
+    """A line of panels for each layer of each part of each run; runs of a single line, such as
+    recurrent ones, share lines."""
+    lines: list[list[Panel]] = []
+    shared = False
     for run, about in enumerate(payload["runs"]):
+        rows: dict[tuple, list[Panel]] = {}
         for head, map_TS in zip(about["heads"], maps_of(payload, run=run), strict=True):
-            row = rows.setdefault((run, head["part"], head["layer"]), [])
-            row.append((head["head"], map_TS))
-    width = max(map(len, rows.values()))
+            panel = Panel(run, head["part"], head["layer"], head["head"], map_TS)
+            rows.setdefault((panel.part, panel.layer), []).append(panel)
+        single = next(iter(rows.values())) if len(rows) == 1 else []
+        if single and shared and len(lines[-1]) + len(single) <= MOST_ACROSS:
+            lines[-1] += single
+        else:
+            lines += rows.values()
+        shared = bool(single)
+    return lines
+
+
+def draw(path: Path, payload: dict[str, Any]) -> None:
+    """Draws the first sentence. The kind of file follows from its name, .png or .pdf."""
+    lines, runs = lines_of(payload), payload["runs"]
+    width = max(map(len, lines))
     known = {font.name for font in font_manager.fontManager.ttflist}
     with rc_context({"font.family": [name for name in FONTS if name in known]}):
-        across, down = SIZE * width + 1, SIZE * len(rows) + 1
+        across, down = SIZE * width + 1, SIZE * len(lines) + 1
         figure = Figure(figsize=(across, down))
         edges = {"left": 0.8 / across, "right": 1 - 0.1 / across, "bottom": 0.7 / down}
-        grid = {**edges, "top": 1 - 0.5 / down, "hspace": 0.5, "wspace": 0.1}
-        all_axes = figure.subplots(len(rows), width, squeeze=False, gridspec_kw=grid)
+        grid = {**edges, "top": 1 - 0.5 / down, "hspace": 0.5}
+        grid["wspace"] = 0.3 if any(line[0].run != line[-1].run for line in lines) else 0.1
+        all_axes = figure.subplots(len(lines), width, squeeze=False, gridspec_kw=grid)
         for axes in all_axes.flat:
             axes.set_axis_off()
-        for axes_of_row, ((run, part, layer), heads) in zip(all_axes, rows.items(), strict=True):
-            view = payload["sentences"][0]["views"][run]
-            for axes, (head, map_TS) in zip(axes_of_row, heads, strict=False):
-                from_to = [view[side] for side in SIDES[part]]
-                _draw_map(axes, map_TS, from_to, labelled=head == 0)
-                axes.set_title(f"{part} {layer}.{head}", fontsize=7)
-        names = ", ".join(about["name"] for about in payload["runs"])
-        figure.suptitle(names, fontsize=9, y=1 - 0.15 / down, parse_math=False)
+        for axes_of_line, line in zip(all_axes, lines, strict=True):
+            for axes, panel in zip(axes_of_line, line, strict=False):
+                view = payload["sentences"][0]["views"][panel.run]
+                from_to = [view[side] for side in SIDES[panel.part]]
+                _draw_map(axes, panel.map_TS, from_to, labelled=panel.head == 0)
+                whose = f"{runs[panel.run]['name']}: " if len(runs) > 1 else ""
+                name = f"{whose}{panel.part} {panel.layer}.{panel.head}"
+                axes.set_title(name, fontsize=6, parse_math=False)
+        if len(runs) == 1:
+            figure.suptitle(runs[0]["name"], fontsize=9, y=1 - 0.15 / down, parse_math=False)
         content = io.BytesIO()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box

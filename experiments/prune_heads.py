@@ -27,6 +27,7 @@ import numpy as np
 from errors import ConfigError, Parser
 from experiments.ablate_heads import batches_of
 from registry import unknown
+from training.memory import keep_freed_memory
 
 METHODS = ("importance", "weight_norm", "random", "l0", "top_k")
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1)  # nats per token and open head
@@ -269,6 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resamples", type=int, default=2000, help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder; default: analysis in the run")
+    keep_freed_memory()
     return parser.run(work, argv)
 
 
