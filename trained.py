@@ -12,6 +12,7 @@ import models
 import tasks
 from errors import ConfigError, DataError
 from training import checkpoint_reader, compilation, final_params, schema
+from training.manifest import Manifest
 from training.run_directory import CONFIG, RunDirectory
 from trees import named_leaves
 
@@ -24,13 +25,19 @@ def cache_of(settings: Mapping[str, Any]) -> str:
 
 
 class TrainedRun(NamedTuple):
-    """What a run directory holds of a trained model. steps: of the checkpoints it is made of."""
+    """What a run directory holds of a trained model.
+
+    Attributes:
+        steps: of the checkpoints that it is made of.
+        data_digest: of the data that it was trained on, "" where the checkpoint has none.
+    """
 
     settings: dict[str, Any]
     steps: list[int]
     model: nn.Module
     variables: dict[str, Any]
     tokenizer: data.Tokenizer
+    data_digest: str
 
 
 def load_run(
@@ -65,7 +72,8 @@ def load_run(
     model = models.build(settings["model"], tokenizer.vocab_size)
     steps, params = read_params(run.checkpoints, settings, step)
     check_shapes(model, params, run.checkpoints / str(steps[-1]))
-    return TrainedRun(settings, steps, model, {"params": params}, tokenizer)
+    saved = Manifest.read(run.checkpoints / str(steps[-1])).fingerprint
+    return TrainedRun(settings, steps, model, {"params": params}, tokenizer, saved.get("data", ""))
 
 
 def load_task(run: TrainedRun) -> tasks.Task:
@@ -76,8 +84,11 @@ def load_task(run: TrainedRun) -> tasks.Task:
     """
     settings = run.settings
     task = tasks.build(settings["task"], settings["seed"], cache_of(settings))
-    if task.fingerprint()["tokenizer"] != run.tokenizer.fingerprint():
+    found = task.fingerprint()
+    if found["tokenizer"] != run.tokenizer.fingerprint():
         raise DataError("The data now give another tokenizer than the run was trained with.")
+    if run.data_digest and found["data"] != run.data_digest:
+        raise DataError("The data are others now than when the run was trained.")
     return task
 
 

@@ -24,7 +24,8 @@ class Measures(NamedTuple):
         importance_example: mean over examples of |dL / d mask| = |sum_t dL / d mask_t|, their
             equation 2.
         entropy: mean over places of -sum p ln p of the weights, in nats.
-        confidence: mean over places of the largest weight (Voita et al. 2019, 4).
+        confidence: mean over places of the largest weight (Voita et al. 2019, 4, leave out the
+            end of the sentence as a place that is looked at; here it counts).
         means: mean output over places, ([N,] H, K), by path of the module.
     """
 

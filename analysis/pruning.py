@@ -38,7 +38,6 @@ def masks_by_importance(
     heads: Heads,
     batches: Iterable[Mapping[str, np.ndarray]],
     kept: Sequence[int],
-    by_example: bool = False,
     normalise: bool = False,
 ) -> np.ndarray:
     """Masks (C, X) of iterative pruning (Michel et al. 2019, section 4).
@@ -56,7 +55,7 @@ def masks_by_importance(
             total_X = np.zeros(len(heads))
             for batch in batches:
                 sums = sums_of(task, model, variables, heads.by_path(mask_X), dict(batch))
-                total_X += heads.in_order(sums[by_example])
+                total_X += heads.in_order(sums[0])
             total_X = normalised(heads, total_X * mask_X) if normalise else total_X
             left_X = np.where(mask_X > 0, total_X, -np.inf)
             mask_X = nested_masks(left_X, [count])[0]
@@ -82,8 +81,9 @@ def weight_norms(heads: Heads, variables: Any) -> np.ndarray:
 
 
 def is_transformer(model: Any) -> bool:
-    """Whether the heads are arrays of their own."""
-    return isinstance(model, TransformerLM | TransformerSeq2Seq)
+    """Whether the heads are arrays of their own in every layer."""
+    halves = [getattr(model, f"{half}_layers", "") for half in ("encoder", "decoder")]
+    return isinstance(model, TransformerLM | TransformerSeq2Seq) and "recurrent" not in halves
 
 
 def require_transformer(model: Any) -> None:
@@ -118,7 +118,7 @@ def remove_heads(model: Any, variables: Any, mask_X: np.ndarray) -> tuple[Any, d
         if layer.place is not None:
             path = (path[0], f"layers_{layer.place}", *path[2:])
         for names, axis in AXES.items():
-            smaller[(*path, *names)] = np.take(smaller[(*path, *names)], kept, axis)
+            smaller[(*path, *names)] = np.take(np.asarray(smaller[(*path, *names)]), kept, axis)
     model = model.clone(scan_layers=False, heads_kept=tuple(counts))
     return model, {"params": unflatten_dict(smaller)}
 

@@ -192,9 +192,9 @@ def coreference_contrast(
     Raises:
         ValueError: a place is outside of the weights.
     """
-    places = [pronoun, *first, *second]
-    if not first or not second or min(places) < 0 or max(places) >= min(*one_TS.shape):
-        raise ValueError(f"places {places} are not all within weights of {one_TS.shape}.")
+    places, least = [pronoun, *first, *second], min(*one_TS.shape, *other_TS.shape)
+    if not first or not second or min(places) < 0 or max(places) >= least:
+        raise ValueError(f"places {places} are not all within {least} tokens.")
     differences = [
         float(map_TS[pronoun, list(first)].sum() - map_TS[pronoun, list(second)].sum())
         for map_TS in (one_TS, other_TS)

@@ -13,8 +13,10 @@ Exit codes: 0 done, 64 wrong arguments, 65 bad data, 74 disk.
 import argparse
 import csv
 import io
+import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,15 @@ def measure(options: argparse.Namespace) -> dict[Head, dict[str, roles.Score]]:
     source = data.build_source(settings["task"]["source"], cache_of(settings))
     examples = source.pairs(options.split)[: options.limit]
     read = [sentence_of(source, example, shown.read(example)) for example in examples]
-    return roles.find_roles([*read, *random_sentences(shown)])
+    counts = token_counts(shown.run.tokenizer, source.pairs("train"))
+    return roles.find_roles([*read, *random_sentences(shown)], counts)
+
+
+def token_counts(tokenizer: Any, examples: Iterable[data.Example]) -> Counter[int]:
+    """How often each token stands in a text; the ends count as once a line."""
+    texts = [text for example in examples for text in (example.source, example.target) if text]
+    counts = Counter(itertools.chain.from_iterable(tokenizer.encode_batch(texts)))
+    return counts + Counter({token: len(texts) for token in (data.BOS, data.EOS)})
 
 
 def as_csv(scores: Mapping[Head, Mapping[str, roles.Score]]) -> str:

@@ -54,10 +54,11 @@ class Study:
         self.run, self.task, self.options = run, task, options
         self.heads = Heads(run.model, run.variables)
         steps = np.linspace(len(self.heads), 0, min(options.steps, len(self.heads)) + 1)
-        self.kept = [int(count) for count in np.unique(np.round(steps))[::-1]]
         self.keep = len(self.heads) // 2 if options.keep is None else options.keep
         if not 0 <= self.keep <= len(self.heads):
             raise ConfigError(f"--keep must be in 0 to {len(self.heads)}, got {self.keep}.")
+        counts = {*np.round(steps).astype(int).tolist(), self.keep}
+        self.kept = sorted(counts, reverse=True)  # --keep among them: no ties at the cut
         self.batches = batches_of(task, options.split, options.limit)
         self.scoring = batches_of(task, options.order_split, options.limit)
 
@@ -96,7 +97,7 @@ class Study:
                 ]
             )
         else:
-            inner = self.kept[1:-1][:: max(1, len(self.kept) // 4)]
+            inner = self.kept[1:-1][:: max(1, len(self.kept) // 4)] or self.kept[:1]
             masks = np.concatenate(
                 [
                     pruning.nested_masks(
@@ -207,15 +208,15 @@ def check(options: argparse.Namespace) -> None:
 
 
 def smaller_model(study: Study, masks: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The model cut down to --keep heads by the first of the methods that ranks them."""
+    """The model cut down to --keep heads, by importance if that was asked for, else by norm."""
     from analysis import pruning
 
     if "importance" in masks:
-        ranks_X = masks["importance"].sum(0)  # how many removals each head survives
+        by, ranks_X = "importance", masks["importance"].sum(0)  # removals that each survives
     else:
-        ranks_X = pruning.weight_norms(study.heads, study.run.variables)
+        by, ranks_X = "weight_norm", pruning.weight_norms(study.heads, study.run.variables)
     (mask,) = pruning.nested_masks(ranks_X, [study.keep])
-    return study.cut(mask)
+    return {"by": by, **study.cut(mask)}
 
 
 def work(options: argparse.Namespace) -> None:
@@ -244,6 +245,7 @@ def work(options: argparse.Namespace) -> None:
         "fingerprint": task.fingerprint(),
     }
     folder = options.output or Path(options.workdir) / "analysis"
+    save(folder, points, kept)
     if is_transformer(run.model):
         found = kept["smaller"] = smaller_model(study, masks)
         small, whole = (1e3 * found[name]["seconds"] for name in ("smaller", "whole"))

@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+import trained
+from errors import DataError
 from experiments import ablate_heads
 from experiments.head_tables import read_effects
 
@@ -74,3 +76,11 @@ def test_what_cannot_be_done_is_one_line(runs, tmp_path, capsys, arguments, code
     assert lines[0].startswith("error: ")
     assert sentence in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_data_that_have_changed_since_training_are_refused(runs):
+    run = trained.load_run(runs["transformer"], None)
+    digest = trained.load_task(run).fingerprint()["data"]
+    assert trained.load_task(run._replace(data_digest=digest))
+    with pytest.raises(DataError, match="others now"):
+        trained.load_task(run._replace(data_digest="another"))

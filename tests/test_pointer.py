@@ -10,6 +10,7 @@ import pytest
 from model_cases import SEQ2SEQ, VOCAB, apply, make, sources, tokens
 
 from analysis.attention import attention_weights, heads_of
+from analysis.heads import Heads
 from models.recurrent.pointer import Pointer, coverage_loss
 from tasks import losses
 
@@ -142,6 +143,26 @@ def test_a_closed_gate_is_the_histogram_of_attention_over_the_words_of_the_sourc
             expected[b, :, word] += weights_BTS[b, :, i]
     assert (expected[:, :, 0] == 0).all()
     np.testing.assert_allclose(np.exp(found), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_removed_head_copies_nothing(name):
+    """With no head left, P is what the vocabulary has of it: p_gen in all."""
+    model, variables = make(SEQ2SEQ[name])
+    heads = Heads(model, variables)
+    variables = heads.masked(variables, jnp.zeros(len(heads)))
+    source_BS, inputs_BT = sources(), tokens(3, 4)
+    logits_BTV, sown = apply(model, variables, source_BS, inputs_BT, mutable="intermediates")
+    (p_gen_BT,) = [
+        leaf
+        for path, leaf in jax.tree.leaves_with_path(sown)
+        if "p_gen" in jax.tree_util.keystr(path)
+    ]
+    np.testing.assert_allclose(jnp.exp(logits_BTV).sum(-1), p_gen_BT, rtol=1e-5)
+    encoded = model.apply(variables, source_BS, method="encode")
+    carry = model.apply(variables, encoded, 4, method="init_carry")
+    _, logits_BV = model.apply(variables, carry, inputs_BT[:, 0], method="step")
+    np.testing.assert_allclose(logits_BV, logits_BTV[:, 0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", COPIES)

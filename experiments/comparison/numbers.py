@@ -180,7 +180,8 @@ def final_table(finals: dict[str, list[float]], groups: Sequence[Group]) -> dict
                 values = [[by_seed[name][seed] for seed in both] for name in (first, second)]
                 found = seeds.difference(*values)._asdict()
                 pairs.append({"first": first, "second": second, "seeds": both, **found})
-    said = seeds.what_can_be_said(min((pair["num_pairs"] for pair in pairs), default=1))
+    fewest = min(len(values) for values in by_seed.values())
+    said = seeds.what_can_be_said(min((pair["num_pairs"] for pair in pairs), default=fewest))
     return {"rows": rows, "pairs": pairs, "said": said}
 
 

@@ -130,9 +130,10 @@ def final_section(numbers: Mapping[str, Any]) -> list[str]:
     out = [f"<h2>Validation loss {where}, nats per token</h2>", table(header, rows)]
     if floor:
         out.append(
-            f"<p>No model can lose less than the entropy of the language, "
+            f"<p>On endless text no model can lose less than the entropy of the language, "
             f"{floor['per_token']:.4f} nats per token (simulated, standard error "
-            f"{floor['standard_error']:.1g}).</p>"
+            f"{floor['standard_error']:.1g}); on a few sentences the least loss differs "
+            "from it by chance.</p>"
         )
     if several and final["pairs"]:
         header = ["difference", "mean", "95 % interval", "p", "seeds"]
@@ -252,6 +253,9 @@ def environment_section(numbers: Mapping[str, Any]) -> list[str]:
     paths = " ".join(shlex.quote(run["path"]) for run in numbers["runs"])
     how = f"python experiments/learning_curves.py {paths} --out=FOLDER"
     how += f" --match={numbers['match']['by']}"
+    how += {"cut": " --cut", "unmatched": " --allow_unmatched"}.get(numbers["match"]["status"], "")
+    if not numbers["time_to_target"]["is_default"]:
+        how += f" --target={numbers['time_to_target']['target']!r}"
     return [
         "<h2>Hardware, versions, commit</h2>",
         table(["runs", "machine", "devices", "versions", "commit"], rows, texts=True),

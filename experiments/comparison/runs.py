@@ -1,5 +1,6 @@
 """The runs of a comparison as they stand on the disk, in groups that differ by their seed."""
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -91,12 +92,12 @@ def given(paths: Sequence[str | Path]) -> list[Group]:
     found, labels = [], []
     for runs in groups.values():
         runs = sorted(runs, key=lambda run: run.seed)
-        seeds = [run.seed for run in runs]
-        if len(set(seeds)) < len(seeds):
-            raise ConfigError(
-                f"{runs[0].path} and {runs[1].path} are runs of one config and one seed: "
-                "they say nothing about the spread. Give one of them."
-            )
+        for one, other in itertools.pairwise(runs):
+            if one.seed == other.seed:
+                raise ConfigError(
+                    f"{one.path} and {other.path} are runs of one config and one seed: "
+                    "they say nothing about the spread. Give one of them."
+                )
         labels.append(label_of(runs[0].path))
         found.append(runs)
     if len(set(labels)) < len(labels):

@@ -139,6 +139,8 @@ class AttentionDecoder(nn.Module):
         self.sow("intermediates", "weights", weights_BHTS)
         if self.is_mutable_collection("heads"):
             record(self, contexts(weights_TBHS, memory["values"]))
+        if "head_mask" in xs:  # a pointer copies by the heads that are left
+            weights_BHTS = weights_BHTS * xs["head_mask"].transpose(1, 2, 0)[..., None]
         return carry, outputs, weights_BHTS
 
     def step(
@@ -159,6 +161,8 @@ class AttentionDecoder(nn.Module):
         by_row = jax.tree.map(lambda x: x.reshape(batch_size, -1, *x.shape[1:]), (carry, x))
         carry, (outputs, weights_BKHS) = jax.vmap(advance, in_axes=1, out_axes=1)(*by_row)
         carry, outputs = jax.tree.map(lambda x: x.reshape(x_RE.shape[0], -1), (carry, outputs))
+        if "head_mask" in by_row[1]:
+            weights_BKHS = weights_BKHS * by_row[1]["head_mask"][..., None]
         return carry, outputs, weights_BKHS.transpose(0, 2, 1, 3)
 
 
