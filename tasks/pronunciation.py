@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import data
 from tasks.translation import Translation
 
 
@@ -14,13 +15,9 @@ class Pronunciation(Translation):
 
     def score(self, outputs: list[str], split: str) -> tuple[dict[str, float], dict[str, str]]:
         """Phoneme and word error rates in percent."""
-        if hasattr(self.source, "references"):
-            references = self.source.references(split)
-        else:
-            references = [[example.target] for example in self.source.pairs(split)]
         phonemes, words = error_rates(
             [output.split() for output in outputs],
-            [[sound.split() for sound in known] for known in references],
+            [[sound.split() for sound in known] for known in references_of(self.source, split)],
         )
         note = "percent; of several pronunciations the nearest"
         return (
@@ -29,15 +26,27 @@ class Pronunciation(Translation):
         )
 
 
+def references_of(source: data.Source, split: str) -> list[list[str]]:
+    """All pronunciations that a source knows of each word of a split."""
+    if hasattr(source, "references"):
+        return source.references(split)
+    return [[example.target] for example in source.pairs(split)]
+
+
 def error_rates(
     outputs: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
 ) -> tuple[float, float]:
     """Edits over phonemes of the nearest references, and words with an edit, in percent."""
     edits, length, wrong = 0, 0, 0
     for output, known in zip(outputs, references, strict=True):
-        distance, nearest = min((edit_distance(output, sound), len(sound)) for sound in known)
+        distance, nearest = nearest_edits(output, known)
         edits, length, wrong = edits + distance, length + nearest, wrong + (distance > 0)
     return 100 * edits / length, 100 * wrong / len(outputs)
+
+
+def nearest_edits(output: Sequence[str], known: Sequence[Sequence[str]]) -> tuple[int, int]:
+    """Edits to the nearest of some pronunciations, and its length."""
+    return min((edit_distance(output, sound), len(sound)) for sound in known)
 
 
 def edit_distance(one: Sequence[str], other: Sequence[str]) -> int:

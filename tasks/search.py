@@ -154,6 +154,10 @@ class Translator:
                 results[row] = tokens_T[(tokens_T != data.PAD) & (tokens_T != data.EOS)]
         return results
 
+    def num_searches(self, texts: Sequence[str]) -> int:
+        """How often `translate` calls poll()."""
+        return sum(1 for _ in self._batches(self.encode([text for text in texts if text.strip()])))
+
     def translate(self, texts: Sequence[str], poll: Callable[[], None] = lambda: None) -> list[str]:
         """One output line for each input line; an empty line gives an empty line."""
         full = [i for i, text in enumerate(texts) if text.strip()]

@@ -143,7 +143,7 @@ def data_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_same_data(found: Sequence[tuple[str, Any]], what: str = "data or tokenizers") -> None:
-    """Refuses a comparison of losses that do not mean the same.
+    """Refuses a comparison of losses or scores that do not mean the same.
 
     Args:
         found: (label, what must be equal).
@@ -158,7 +158,7 @@ def check_same_data(found: Sequence[tuple[str, Any]], what: str = "data or token
             if one != other:
                 raise ConfigError(
                     f"{first} and {label} have unequal {what}: {name} is {registry.shown(one)} "
-                    f"and {registry.shown(other)}. Their losses cannot be compared."
+                    f"and {registry.shown(other)}. They cannot be compared."
                 )
 
 

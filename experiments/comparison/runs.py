@@ -98,17 +98,23 @@ def given(paths: Sequence[str | Path]) -> list[Group]:
                     f"{one.path} and {other.path} are runs of one config and one seed: "
                     "they say nothing about the spread. Give one of them."
                 )
-        labels.append(label_of(runs[0].path))
+        labels.append(label_of(runs))
         found.append(runs)
     if len(set(labels)) < len(labels):
         labels = [f"{label}-{i}" for i, label in enumerate(labels, 1)]
     return [Group(label, runs) for label, runs in zip(labels, found, strict=True)]
 
 
-def label_of(path: Path) -> str:
-    """The name of a run's folder, or of the one above it, without its seed."""
+def label_of(runs: Sequence[Run]) -> str:
+    """The name of the first run's folder, or of the one above it, without its seed.
+
+    A number at its end is the seed where all the runs agree in what stands before theirs.
+    """
+    path = runs[0].path
     name = path.parent.name if re.fullmatch(r"seed\W?\d+", path.name) else path.name
-    return re.sub(r"[-_.,]?seed[-_.=]?\d+$", "", name) or name
+    name = re.sub(r"[-_.,]?seed[-_.=]?\d+$", "", name) or name
+    bare = {re.sub(rf"[-_.,]{run.seed}$", "", run.path.name) for run in runs}
+    return bare.pop() if name == path.name and len(bare) == 1 < len(runs) else name
 
 
 def read(folder: Path) -> Run:
@@ -133,8 +139,11 @@ def read(folder: Path) -> Run:
     return run
 
 
-def check_comparable(groups: Sequence[Group]) -> None:
+def check_comparable(groups: Sequence[Group], tokenizers: bool = True) -> None:
     """Refuses runs that predict other text, or cut it otherwise.
+
+    Args:
+        tokenizers: must be equal too; scores of detokenised text do not need that.
 
     Raises:
         ConfigError: one line that names both runs.
@@ -147,15 +156,12 @@ def check_comparable(groups: Sequence[Group]) -> None:
         if block not in known:
             source = data.build_source(task["source"], cache_of(run.settings))
             known[block] = f"{task['source']['name']} {source.fingerprint()[:12]}"
-        tokenizer = data.load_tokenizer(run.path / "tokenizer")
-        same = {
-            "task": task["name"],
-            "side": task.get("side"),
-            "data": known[block],
-            "tokenizer": f"{tokenizer.name} {tokenizer.fingerprint()[:12]}",
-        }
+        same = {"task": task["name"], "side": task.get("side"), "data": known[block]}
+        if tokenizers:
+            tokenizer = data.load_tokenizer(run.path / "tokenizer")
+            same["tokenizer"] = f"{tokenizer.name} {tokenizer.fingerprint()[:12]}"
         found.append((str(run.path), same))
-    check_same_data(found)
+    check_same_data(found, "data or tokenizers" if tokenizers else "data")
 
 
 def config_differences(groups: Sequence[Group]) -> list[dict[str, Any]]:

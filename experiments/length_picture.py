@@ -1,0 +1,47 @@
+"""The picture of experiments/scores_by_length.py."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.comparison.pictures import draw_band, legend, look_of, style
+
+AXIS_NAMES = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "phoneme_error_rate": "phoneme error rate, %",
+    "length_ratio": "length of output / reference",
+}
+
+
+def draw(path: Path, numbers: Mapping[str, Any]) -> None:
+    """A panel for each measure, a line for each group; below, how many sentences a bin holds."""
+    groups, bins = numbers["groups"], numbers["bins"]
+    looks = look_of([group["label"] for group in groups])
+    names = list(groups[0]["scores"])
+    x = np.arange(len(bins["first"]))
+    figure = Figure(figsize=(5 * len(names), 4.6), layout="constrained")
+    panels = figure.subplots(2, len(names), sharex=True, height_ratios=(5, 1), squeeze=False)
+    ends = zip(bins["first"], bins["last"], strict=True)
+    ranges = [str(a) if a == b else f"{a}\u2013{b}" for a, b in ends]
+    for name, (upper, lower) in zip(names, panels.T, strict=True):
+        for group in groups:
+            num = len(group["seeds"])
+            label = group["label"] + (f" ({num} seeds)" if num > 1 else "")
+            draw_band(upper, x, group["scores"][name], looks[group["label"]], label, marker="o")
+        if name == "length_ratio":
+            upper.axhline(1, color="0.45", lw=0.9, ls=":")
+        else:
+            upper.set_ylim(bottom=0)
+        upper.set_ylabel(AXIS_NAMES[name])
+        lower.bar(x, bins["sentences"], color="0.75", width=0.7)
+        lower.set_ylabel("sentences")
+        lower.set_xticks(x, ranges)
+        lower.set_xlabel(f"{numbers['unit']} of the source")
+        style(upper)
+        style(lower)
+    legend(figure)
+    figure.savefig(path, dpi=140)
