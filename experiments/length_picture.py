@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.comparison.pictures import draw_band, legend, look_of, style
+from experiments.comparison.pictures import bin_names, draw_band, legend, look_of, style
 
 AXIS_NAMES = {
     "bleu": "BLEU",
@@ -25,13 +25,14 @@ def draw(path: Path, numbers: Mapping[str, Any]) -> None:
     x = np.arange(len(bins["first"]))
     figure = Figure(figsize=(5 * len(names), 4.6), layout="constrained")
     panels = figure.subplots(2, len(names), sharex=True, height_ratios=(5, 1), squeeze=False)
-    ends = zip(bins["first"], bins["last"], strict=True)
-    ranges = [str(a) if a == b else f"{a}\u2013{b}" for a, b in ends]
+    ranges = bin_names(bins)
     for name, (upper, lower) in zip(names, panels.T, strict=True):
         for group in groups:
             num = len(group["seeds"])
             label = group["label"] + (f" ({num} seeds)" if num > 1 else "")
-            draw_band(upper, x, group["scores"][name], looks[group["label"]], label, marker="o")
+            ends = ("mean", "low", "high")
+            band = {end: np.array(group["scores"][name][end], float) for end in ends}
+            draw_band(upper, x, band, looks[group["label"]], label, marker="o")
         if name == "length_ratio":
             upper.axhline(1, color="0.45", lw=0.9, ls=":")
         else:
@@ -47,8 +48,9 @@ def draw(path: Path, numbers: Mapping[str, Any]) -> None:
         lower.grid(False)
         lower.margins(y=0.35)
         lower.spines["left"].set_visible(False)
-    over = "; ".join(dict.fromkeys(f"over {group['band_over']}" for group in groups))
-    note = f"Bands: {numbers['level']:.0%} bootstrap {over}."
+    over = {group["band_over"] for group in groups}
+    most = over.pop() if len(over) == 1 else "sentences, and over seeds where a line has several"
+    note = f"Bands: {numbers['level']:.0%} bootstrap over {most}."
     figure.supxlabel(note, fontsize=8, color="0.35")
     legend(figure)
     figure.savefig(path, dpi=140)

@@ -20,6 +20,7 @@ Writes scores_by_length.csv, .json and .png.
 import csv
 import hashlib
 import json
+import math
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -97,11 +98,20 @@ def generate(run: runs.Run, texts: Sequence[str]) -> list[str]:
 
 
 def translation_measures(outputs: Sequence[str], references: Sequence[str]) -> dict[str, Measure]:
-    """Corpus BLEU and chrF by sacreBLEU, and the ratio of lengths in words."""
-    found = {}
-    for metric in (sacrebleu.BLEU(), sacrebleu.CHRF()):
-        stats_NX = np.array(metric._extract_corpus_statistics(outputs, [references]))
-        found[type(metric).__name__.lower()] = Measure(stats_NX, sacrebleu_score(metric))
+    """Corpus BLEU and chrF by sacreBLEU, and the ratio of lengths in words.
+
+    Without a reference of four words even a perfect output has BLEU 0: there it is NaN.
+    """
+    bleu, chrf = sacrebleu.BLEU(), sacrebleu.CHRF()
+    bleu_NX, chrf_NX = (
+        np.array(metric._extract_corpus_statistics(outputs, [references]))
+        for metric in (bleu, chrf)
+    )
+    longest_N1 = np.maximum(bleu_NX[:, 1:2] + 1 - bleu.max_ngram_order, 0)  # n-grams of references
+    found = {
+        "bleu": Measure(np.concatenate([bleu_NX, longest_N1], axis=1), bleu_score(bleu)),
+        "chrf": Measure(chrf_NX, sacrebleu_score(chrf)),
+    }
     lengths = [[len(text.split()) for text in texts] for texts in (outputs, references)]
     return found | {"length_ratio": Measure(np.array(lengths).T, ratio)}
 
@@ -109,6 +119,12 @@ def translation_measures(outputs: Sequence[str], references: Sequence[str]) -> d
 def sacrebleu_score(metric: Any) -> Score:
     """The score of summed statistics, as sacreBLEU's own bootstrap computes it."""
     return lambda sums_X: metric._compute_score_from_stats(sums_X.tolist()).score
+
+
+def bleu_score(metric: Any) -> Score:
+    """The same, where the last of the sums counts the longest n-grams of the references."""
+    score = sacrebleu_score(metric)
+    return lambda sums_X: score(sums_X[:-1]) if sums_X[-1] else math.nan
 
 
 def pronunciation_measures(
@@ -150,10 +166,15 @@ def scores_of(
         stats_RNX = np.stack([one[name].stats_NX for one in by_run])
         bands = [corpus_band(stats_RNX[:, bin_N == i], score) for i in range(bin_N.max() + 1)]
         found[name] = {
-            **{end: [float(getattr(band, end)) for band in bands] for end in bands[0]._fields},
-            "all_sentences": [score(sums_X) for sums_X in stats_RNX.sum(axis=1)],
+            **{end: [finite(getattr(band, end)) for band in bands] for end in bands[0]._fields},
+            "all_sentences": [finite(score(sums_X)) for sums_X in stats_RNX.sum(axis=1)],
         }
     return found
+
+
+def finite(value: Any) -> float | None:
+    """A number for JSON; None where it is not defined."""
+    return float(value) if math.isfinite(value) else None
 
 
 # ---------------------------------------------------------------- the command
@@ -223,7 +244,7 @@ def table(numbers: dict[str, Any]) -> list[dict[str, Any]]:
 def save(out: Path, numbers: dict[str, Any]) -> None:
     with storage_errors("write the scores to", out):
         out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / f"{NAME}.json", json.dumps(numbers, indent=1) + "\n")
+        write_atomic(out / f"{NAME}.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
         rows = table(numbers)
         with (out / f"{NAME}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))

@@ -16,6 +16,7 @@ from analysis.lengths import corpus_band, quantile_bins
 from errors import ConfigError
 from experiments import scores_by_length
 from experiments.comparison import runs
+from tasks.search import Translator
 from training import config_files
 
 KEPT = 5  # words after which the model of these tests stops
@@ -56,9 +57,20 @@ def test_a_model_that_stops_after_some_words_loses_long_sentences():
     ]
 
 
+def test_bleu_is_not_defined_where_no_reference_has_four_words():
+    texts = ["a b c", "a b", "a b c d", "a b c d e"]
+
+    def measures(outputs):
+        return scores_by_length.translation_measures(outputs, texts)
+
+    found = scores_by_length.scores_of([texts], measures, np.array([0, 0, 1, 1]))
+    assert found["bleu"]["mean"] == found["bleu"]["low"] == [None, pytest.approx(100)]
+    assert found["chrf"]["mean"] == [pytest.approx(100)] * 2
+
+
 def test_scores_are_those_of_the_sentences_of_a_bin_and_means_over_runs():
     both = [OUTPUTS, [text.replace("x1", "x2") for text in REFERENCES]]
-    bin_N = (LENGTHS > 8).astype(int)
+    bin_N = (LENGTHS > 12).astype(int)
 
     def measures(outputs):
         return scores_by_length.translation_measures(outputs, REFERENCES)
@@ -130,10 +142,20 @@ def call(*arguments):
     return scores_by_length.main([str(argument) for argument in arguments])
 
 
-def test_from_finished_runs_to_tables_and_a_picture(trained, tmp_path, capsys):
+def test_from_finished_runs_to_tables_and_a_picture(trained, tmp_path, capsys, monkeypatch):
+    searches = []
+
+    class Recorder(Translator):
+        def __init__(self, *model, **options):
+            searches.append(options)
+            super().__init__(*model, **options)
+
+    monkeypatch.setattr(scores_by_length, "Translator", Recorder)
     shorter = copied(trained[0], tmp_path / "lstm-shorter", length_penalty=0.5)
     out = tmp_path / "out"
     assert call(*trained, shorter, f"--out={out}", "--bins=2") == 0
+    options = {"num_beams": 1, "length_penalty": 1.0, "max_length": 64}
+    assert searches == [options, options, options | {"length_penalty": 0.5}]
     assert "8 sentences, beams 1" in capsys.readouterr().err
     numbers = json.loads((out / "scores_by_length.json").read_text())
     groups = [(g["label"], g["seeds"], g["band_over"]) for g in numbers["groups"]]
@@ -144,7 +166,8 @@ def test_from_finished_runs_to_tables_and_a_picture(trained, tmp_path, capsys):
     ):
         final = json.loads((run / "result.json").read_text())["scores"]
         assert score == final["bleu"]
-    rows = list(csv.DictReader((out / "scores_by_length.csv").open(encoding="utf-8")))
+    with (out / "scores_by_length.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == 2 * len(numbers["bins"]["first"])
     assert {row["seeds"] for row in rows} == {"0 1", "0"}
     chrf = [float(row["chrf_high"]) for row in rows if row["label"] == "lstm"]
@@ -170,7 +193,8 @@ def test_outputs_are_kept_and_not_generated_again(trained, tmp_path, monkeypatch
         return ["a  b\nc", *texts[1:]]
 
     monkeypatch.setattr(scores_by_length, "generate", counted)
-    arguments = [*trained, f"--out={tmp_path}"]
+    monkeypatch.setattr(scores_by_length.length_picture, "draw", lambda *_: None)
+    arguments = [*trained, f"--out={tmp_path}", "--bins=1"]
     with pytest.raises(KeyboardInterrupt):
         call(*arguments)
     assert call(*arguments) == 0
@@ -187,7 +211,7 @@ def test_outputs_are_kept_and_not_generated_again(trained, tmp_path, monkeypatch
     assert call(*arguments, "--split=validation") == 0
     again = copied(trained[0], tmp_path / "lstm-0")
     (again / "result.json").write_text((again / "result.json").read_text().replace("1", "2"))
-    assert call(again, f"--out={tmp_path}") == 0  # trained again: other outputs
+    assert call(again, f"--out={tmp_path}", "--bins=1") == 0  # trained again: other outputs
     assert asked[4:] == ["lstm-0", "lstm-1", "lstm-0"]
 
 
