@@ -65,12 +65,20 @@ def as_tokens(pairs: Sequence[tuple[int, int]], words: Sequence[int]) -> list[tu
     return [(q, k) for q in places for k in places if (words[q], words[k]) in wanted]
 
 
-def sentence_of(source: data.Source, example: data.Example, reading: Reading) -> roles.Sentence:
-    """What is known of a sentence that a model read."""
-    texts = (example.source, example.target)
+def sentence_of(
+    source: data.Source, example: data.Example, reading: Reading, side: str = "target"
+) -> roles.Sentence:
+    """What is known of a sentence that a model read.
+
+    Args:
+        side: what the decoder reads of the pair; of "both" no agreement is known.
+    """
+    sides = {"source": (example.source, 0), "target": (example.target, 1)}
     pairs = [
-        as_tokens(agreements(source, text.split(), side), reading.words[side])
-        for side, text in enumerate(texts)
+        as_tokens(agreements(source, sides[name][0].split(), sides[name][1]), words)
+        if name in sides
+        else []
+        for name, words in zip(("source", side), reading.words, strict=True)
     ]
     return roles.Sentence(
         reading.maps,
@@ -102,7 +110,8 @@ def measure(options: argparse.Namespace) -> dict[Head, dict[str, roles.Score]]:
     settings = shown.run.settings
     source = data.build_source(settings["task"]["source"], cache_of(settings))
     examples = source.pairs(options.split)[: options.limit]
-    read = [sentence_of(source, example, shown.read(example)) for example in examples]
+    side = settings["task"].get("side", "target")
+    read = [sentence_of(source, example, shown.read(example), side) for example in examples]
     counts = token_counts(shown.run.tokenizer, source.pairs("train"))
     return roles.find_roles([*read, *random_sentences(shown)], counts)
 

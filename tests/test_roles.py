@@ -10,6 +10,7 @@ import data
 from analysis import roles
 from analysis.attention import Head, by_head
 from experiments import head_roles
+from experiments.attention_payload import Reading
 
 TOKENS = [2, 10, 11, 12, 10, 13, 14, 11]  # 14, 13 and 12 stand once; here 14 is made the rarest
 COUNTS = {2: 100, 10: 9, 11: 8, 12: 5, 13: 3, 14: 1}
@@ -243,3 +244,25 @@ def test_what_is_wrong_is_one_line(runs, tmp_path, name, more, code, words, caps
 def test_by_head_refuses_a_model_without_attention():
     with pytest.raises(ValueError, match="no attention"):
         by_head({})
+
+
+def test_agreement_is_of_the_text_that_a_language_model_reads():
+    """One token a word; in the decoder BOS stands before them."""
+    source = data.build_source({"name": "toy_language", "num_train": 1, "num_test": 20}, "")
+    differ = 0
+    for example in source.pairs("test"):
+        texts = {"source": example.source.split(), "target": example.target.split()}
+        found = {}
+        for number, (side, words) in enumerate(texts.items()):
+            places = [*range(len(words)), -1]
+            ids = np.arange(len(places))
+            reading = Reading(ids[:0], ids, {}, [], [[], places])
+            sentence = head_roles.sentence_of(source, example, reading, side)
+            expected = head_roles.agreements(source, words, number)
+            found[side] = sentence.agreements["decoder"]
+            assert found[side] == [(q + 1, k + 1) for q, k in sorted(expected)]
+            assert not head_roles.sentence_of(source, example, reading, "both").agreements[
+                "decoder"
+            ]
+        differ += found["source"] != found["target"]
+    assert differ
