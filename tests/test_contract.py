@@ -1,6 +1,7 @@
 """What every model promises, whatever it is made of."""
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import models
 LENGTH = 7
 
 
+UNOPTIMIZED = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 HEAVY = {"lstm-attention-everything"}  # all options at once, which other entries have one by one
 
 
@@ -195,7 +197,10 @@ def test_head_masks_and_sown_weights(kind, name):
         np.testing.assert_allclose(total, np.round(total), atol=1e-5)
         assert total.max() > 0.99
     ones = variables | {"ablation": head_masks(sown["intermediates"], 1.0)}
-    assert (whole(model, ones, inputs_BT, source_BS) == expected).all()
+    # Without XLA's optimization zoneout's sums are rounded otherwise in the other program.
+    rounding = 1e-5 if name in HEAVY and os.environ.get(UNOPTIMIZED) == "1" else 0
+    masked = whole(model, ones, inputs_BT, source_BS)
+    np.testing.assert_allclose(masked, expected, atol=rounding, rtol=0)
     zeros = variables | {"ablation": head_masks(sown["intermediates"], 0.0)}
     assert np.abs(whole(model, zeros, inputs_BT, source_BS) - expected).max() > 1e-3
 
