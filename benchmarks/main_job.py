@@ -124,7 +124,8 @@ def start_up(config: str, folder: pathlib.Path, rounds: int) -> harness.Row:
 def peak_memory(config: str, folder: pathlib.Path) -> harness.Row:
     """Peak resident memory of a short run of all phases."""
     overrides = [f"--config.num_steps={STEPS}"]
-    overrides += [f"--config.{name}={STEPS // 2}" for name in ("eval_every", "save_every")]
+    shorter = ("eval_every", "save_every", "optimizer.schedule.warmup_steps")
+    overrides += [f"--config.{name}={STEPS // 2}" for name in shorter]
     job = Job(config, folder / "data", folder / "memory", tuple(overrides))
     peak = job.peak_gib()
     what = f"peak memory, {config}"
