@@ -1,6 +1,6 @@
 """One HTML file that shows attention: it opens from disk and asks nothing of any network.
 
-The page is page.html with page.css, draw.js and page.js inside, and a payload that is data to the
+The page is page.html with page.css and SCRIPTS inside, and a payload that is data to the
 browser, never code: JSON in ASCII in which no "<" stands. The content security policy allows the
 one style sheet and the one script by their digests, and pictures out of the page itself.
 
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("draw.js", "page.js")
+SCRIPTS = ("draw.js", "state.js", "panels.js", "page.js")  # one script, in this order
 JOINERS = "\u200c\u200d"  # letters of Persian and of Hindi, and families of emoji, need them
 
 
