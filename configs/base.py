@@ -174,9 +174,24 @@ def pairs_task(name: str, source: dict[str, Any], **options: Any) -> dict[str, A
     return block | options
 
 
-def sweep_small(known: Iterable[str]) -> list[str]:
-    """One argument string for each run: every small one of some presets, three seeds."""
-    models = [name for name in known if name.endswith("-small")]
+def language_task(source: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """The block of a language model's task, with `options` in place of its defaults."""
+    block = {
+        "name": "language_modelling",
+        "source": source,
+        "tokenizer": {"name": "words"},
+        "sequence_length": 128,
+        "sequences_per_batch": 16,
+        "packed": True,
+        "label_smoothing": 0.0,
+        "truncate": 0,
+    }
+    return block | options
+
+
+def sweep(known: Iterable[str], size: str = "small") -> list[str]:
+    """One argument string for each run: every preset of a size, three seeds."""
+    models = [name for name in known if name.endswith(f"-{size}")]
     return [f"model={model},seed={seed}" for model in models for seed in range(3)]
 
 

@@ -27,25 +27,22 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config = base.config()
     config.seed = given.seed
-    config.task = {
-        "name": "language_modelling",
-        "source": {
-            "name": "hidden_markov",
-            "num_states": given.states,
-            "num_symbols": given.symbols,
-            "length": given.length,
-            "seed": given.language,
-            "num_train": 20_000,
-            "num_validation": 500,
-            "num_test": 500,
-        },
-        "tokenizer": {"name": "words"},  # a token a symbol: only then is the entropy a floor
-        "sequence_length": given.length + 1,
-        "sequences_per_batch": 32,
-        "packed": True,
-        "label_smoothing": 0.0,
-        "truncate": 0,
+    source = {
+        "name": "hidden_markov",
+        "num_states": given.states,
+        "num_symbols": given.symbols,
+        "length": given.length,
+        "seed": given.language,
+        "num_train": 20_000,
+        "num_validation": 500,
+        "num_test": 500,
     }
+    config.task = base.language_task(
+        source,
+        tokenizer={"name": "words"},  # a token a symbol: only then is the entropy a floor
+        sequence_length=given.length + 1,
+        sequences_per_batch=32,
+    )
     config.model = base.choose_model(given.model, base.LANGUAGE_MODELS, given.smoke)
     config.model.dropout_rate = 0.0  # a run reads each sentence but once or twice
     config.num_steps = 800
@@ -59,5 +56,4 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def sweep() -> list[str]:
     """One argument string for each run: every architecture, three seeds."""
-    models = [name for name in base.LANGUAGE_MODELS if name.endswith("-tiny")]
-    return [f"model={model},seed={seed}" for model in models for seed in range(3)]
+    return base.sweep(base.LANGUAGE_MODELS, "tiny")

@@ -28,17 +28,11 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config = base.config()
     config.seed = given.seed
-    config.task = {
-        "name": "language_modelling",
-        "source": base.text_pairs(given.data, given.source_language, given.target_language),
-        "tokenizer": {"name": "bpe", "vocab_size": 4000},
-        "side": "target",
-        "sequence_length": 128,
-        "sequences_per_batch": 16,
-        "packed": True,
-        "label_smoothing": 0.0,
-        "truncate": 0,
-    }
+    config.task = base.language_task(
+        base.text_pairs(given.data, given.source_language, given.target_language),
+        tokenizer={"name": "bpe", "vocab_size": 4000},
+        side="target",
+    )
     config.model = base.choose_model(given.model, base.LANGUAGE_MODELS, given.smoke)
     config.num_steps = 600
     if given.smoke:
@@ -49,4 +43,4 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def sweep() -> list[str]:
     """One argument string for each run: every architecture, three seeds."""
-    return base.sweep_small(base.LANGUAGE_MODELS)
+    return base.sweep(base.LANGUAGE_MODELS)

@@ -33,4 +33,4 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def sweep() -> list[str]:
     """One argument string for each run: every small architecture, three seeds."""
-    return base.sweep_small(base.SEQ2SEQ)
+    return base.sweep(base.SEQ2SEQ)

@@ -51,4 +51,4 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def sweep() -> list[str]:
     """One argument string for each run: every architecture, three seeds."""
-    return base.sweep_small(base.SEQ2SEQ)
+    return base.sweep(base.SEQ2SEQ)
