@@ -46,18 +46,47 @@ class Preempted(SeqlabError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads a command line; what is wrong with it is a ConfigError."""
+    """Reads a command line; what is wrong with it is a ConfigError.
+
+    Args:
+        doc: the docstring of the command, shown by --help.
+        overrides: whether arguments that the parser does not know are for somebody else, such as
+            --config.FIELD=VALUE: they stand in `overrides` of what it reads.
+    """
+
+    def __init__(self, doc: str | None, overrides: bool = False) -> None:
+        super().__init__(
+            description=doc,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._overrides = overrides
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message[:1].upper()}{message[1:]}. See --help.")
 
+    def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """The arguments of a command."""
+        if not self._overrides:
+            return self.parse_args(argv)
+        options, others = self.parse_known_args(argv)
+        options.overrides = others
+        return options
+
     def run(
         self, work: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None
     ) -> int:
-        """Does the work with the arguments of a command; returns the exit code."""
+        """Does the work with the arguments of a command; returns the exit code.
+
+        An error is one line; where the command knows --debug and it was given, it is raised.
+        """
+        options = argparse.Namespace()
         try:
-            work(self.parse_args(argv))
+            options = self.read(argv)
+            work(options)
         except SeqlabError as error:
+            if getattr(options, "debug", False):
+                raise
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
         return 0

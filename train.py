@@ -7,6 +7,7 @@ The same command again resumes the run, exactly; a finished run says so. Exit co
 64 bad config or arguments, 65 bad data, 70 non-finite, 74 disk, 75 preempted (run it again).
 """
 
+import argparse
 import functools
 import logging
 import sys
@@ -263,33 +264,28 @@ def _run(
             run.journal("stop", code=code)
 
 
+def work(options: argparse.Namespace) -> None:
+    """Trains what a command asks for and says what came of it."""
+    settings = check(config_files.load_config(options.config, options.overrides))
+    cores.split(settings["parallel"]["num_devices"])
+    run = RunDirectory(options.workdir)
+    run.check()
+    done = run.result()
+    result = train(settings, options.workdir)
+    if done == result:
+        print(f"This run is finished (step {result['step']}); raise config.num_steps to go on.")
+    print(report.final_text(result, Path(options.workdir)))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(__doc__, overrides=True)
     parser.add_argument("--config", required=True, help="FILE.py:ARGUMENTS, see configs/")
     parser.add_argument("--workdir", required=True, help="run directory; made, or resumed")
     parser.add_argument("--debug", action="store_true", help="tracebacks for all errors")
-    argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     keep_freed_memory()
-    try:
-        options, overrides = parser.parse_known_args(argv)
-        config = config_files.load_config(options.config, overrides)
-        settings = check(config)
-        cores.split(settings["parallel"]["num_devices"])
-        run = RunDirectory(options.workdir)
-        run.check()
-        done = run.result()
-        result = train(settings, options.workdir)
-        if done == result:
-            print(f"This run is finished (step {result['step']}); raise config.num_steps to go on.")
-        print(report.final_text(result, Path(options.workdir)))
-        return 0
-    except SeqlabError as error:
-        if "--debug" in argv:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return parser.run(work, argv)
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def work(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser = Parser(__doc__)
     parser.add_argument("--workdir", required=True, help="run directory of a model with attention")
     parser.add_argument("--checkpoint", type=int, help="step; default: as the final scores")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="validation")

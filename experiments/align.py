@@ -116,7 +116,7 @@ def align(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser = Parser(__doc__)
     parser.add_argument("--workdir", required=True, help="run directory of a seq2seq model")
     parser.add_argument("--checkpoint", type=int, help="step; default: as the final scores")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")

@@ -15,7 +15,7 @@ by seed. The steps have the same tokens, not the same parameters (the report lis
 import csv
 import json
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 
 from analysis import seeds
 from configs.architecture_walk import STEPS
-from errors import Parser, SeqlabError
+from errors import Parser
 from experiments import learning_curves
 from training.files import storage_errors
 
@@ -105,32 +105,28 @@ def save(out: Path, steps: Sequence[Mapping[str, Any]]) -> None:
         draw(out / "walk.png", steps)
 
 
+def compare(options: Namespace) -> None:
+    """Trains the steps, and writes the walk beside the report."""
+    given = f"data={options.data},size={options.size}{',smoke' * options.smoke}"
+    configs = [f"--config=configs/architecture_walk.py:step={name},{given}" for name in STEPS]
+    common = [f"--out={options.out}", f"--seeds={options.seeds}", "--match=tokens"]
+    arguments = [*configs, *common, *options.overrides]
+    learning_curves.compare(learning_curves.make_parser().read(arguments))
+    numbers = json.loads((options.out / "numbers.json").read_text(encoding="utf-8"))
+    steps, said = walk(numbers), numbers["final"]["said"]
+    save(options.out, steps)
+    print(f"{table(steps)}\n{said}\nWrote {options.out}/walk.png and walk.csv.")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(
-        description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__, overrides=True)
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs and the report")
     parser.add_argument("--data", default="toy_language", help="see configs/architecture_walk.py")
     parser.add_argument("--size", default="tiny", help="tiny or small")
     parser.add_argument("--seeds", default="3", help="how many, or which: 0,1,7")
     parser.add_argument("--smoke", action="store_true", help="the whole walk in a minute or two")
-    try:
-        options, overrides = parser.parse_known_args(argv)
-        given = f"data={options.data},size={options.size}{',smoke' * options.smoke}"
-        configs = [f"--config=configs/architecture_walk.py:step={name},{given}" for name in STEPS]
-        common = [f"--out={options.out}", f"--seeds={options.seeds}", "--match=tokens"]
-        code = learning_curves.main([*configs, *common, *overrides])
-        if code:
-            return code
-        numbers = json.loads((options.out / "numbers.json").read_text(encoding="utf-8"))
-        steps, said = walk(numbers), numbers["final"]["said"]
-        save(options.out, steps)
-        print(f"{table(steps)}\n{said}\nWrote {options.out}/walk.png and walk.csv.")
-        return 0
-    except SeqlabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return parser.run(compare, argv)
 
 
 if __name__ == "__main__":

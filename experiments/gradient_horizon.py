@@ -142,7 +142,7 @@ def measure(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--out", required=True, help="folder of the tables and the picture")
     parser.add_argument("--workdir", help="a run of train.py with a language model")
     parser.add_argument("--smoke", action="store_true", help="the whole path in seconds")

@@ -188,7 +188,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser = Parser(__doc__)
     add: Any = parser.add_argument
     add("--workdir", required=True, help="run directory of a model with attention")
     add("--checkpoint", type=int, help="step; default: as the final scores")

@@ -19,13 +19,13 @@ Writes report.html (no network needed), curves.png, tokens.png, points.csv and n
 """
 
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 import train
 from analysis.budgets import MATCHES
-from errors import ConfigError, Parser, SeqlabError
+from errors import ConfigError, Parser
 from experiments.comparison import page, pictures, plan, runs
 from experiments.comparison.numbers import collect
 from experiments.comparison.plan import say
@@ -36,9 +36,7 @@ from training.run_directory import RunDirectory
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(
-        description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__, overrides=True)
     parser.add_argument("runs", nargs="*", help="finished run directories, instead of --config")
     parser.add_argument("--config", action="append", default=[], help="FILE.py:ARGUMENTS; repeat")
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs and the report")
@@ -52,9 +50,9 @@ def make_parser() -> Parser:
     return parser
 
 
-def check(options: Namespace, overrides: Sequence[str]) -> None:
+def check(options: Namespace) -> None:
     """Refuses arguments that do not go together."""
-    if options.runs and (options.config or overrides or options.report_only):
+    if options.runs and (options.config or options.overrides or options.report_only):
         raise ConfigError("Give run directories, or --config and --report_only: not both.")
     if not options.runs and not options.config and not options.report_only:
         raise ConfigError("Nothing to compare: give --config (twice or more), or run directories.")
@@ -74,7 +72,7 @@ def seeds_of(text: str) -> list[int]:
     return found
 
 
-def planned(options: Namespace, overrides: Sequence[str]) -> dict:
+def planned(options: Namespace) -> dict:
     """The plan that --out holds, or a new one.
 
     Raises:
@@ -86,12 +84,12 @@ def planned(options: Namespace, overrides: Sequence[str]) -> dict:
     if known is None:
         match = options.match or "tokens"
         known = plan.make(
-            options.config, overrides, seeds_of(options.seeds), match, options.warmup_steps
+            options.config, options.overrides, seeds_of(options.seeds), match, options.warmup_steps
         )
         plan.write(options.out, known)
     elif options.config:
         seeds, match = seeds_of(options.seeds), options.match or "tokens"
-        wanted = plan.arguments(options.config, overrides, seeds, match)
+        wanted = plan.arguments(options.config, options.overrides, seeds, match)
         differs = [name for name in wanted if wanted[name] != known["arguments"][name]]
         if differs:
             raise ConfigError(
@@ -112,14 +110,16 @@ def train_all(out: Path, found: dict) -> None:
             say(f"run {i} of {len(todo)} is done: {folder}")
 
 
-def compare(options: Namespace, overrides: Sequence[str]) -> Path:
-    """Trains what is to be trained and writes the report; returns its path."""
-    check(options, overrides)
+def compare(options: Namespace) -> None:
+    """Trains what is to be trained and writes the report."""
+    check(options)
+    keep_freed_memory()
+    cores.split()
     match, cut, measured = options.match or "none", options.cut, {}
     if options.runs:
         groups = runs.given(options.runs)
     else:
-        found = planned(options, overrides)
+        found = planned(options)
         if not options.report_only:
             train_all(options.out, found)
         groups = runs.planned(options.out, found)
@@ -136,20 +136,13 @@ def compare(options: Namespace, overrides: Sequence[str]) -> Path:
         say=say,
     )
     page.write_tables(options.out, numbers)
-    return page.write_page(options.out, numbers, pictures.draw_all(options.out, numbers))
+    path = page.write_page(options.out, numbers, pictures.draw_all(options.out, numbers))
+    print(f"report: {path}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    keep_freed_memory()
-    try:
-        options, overrides = make_parser().parse_known_args(argv)
-        cores.split()
-        print(f"report: {compare(options, overrides)}")
-        return 0
-    except SeqlabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return make_parser().run(compare, argv)
 
 
 if __name__ == "__main__":

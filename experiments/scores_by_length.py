@@ -22,7 +22,7 @@ import hashlib
 import json
 import math
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -264,9 +264,7 @@ def compare(options: Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(
-        description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run directories")
     parser.add_argument("--out", required=True, type=Path, help="folder of outputs and scores")
     parser.add_argument("--split", choices=SPLITS, default="test")

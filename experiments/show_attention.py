@@ -87,11 +87,7 @@ def show(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--workdir", required=True, action="append", help="run directory; again for another")
     add("--checkpoint", type=int, action="append", help="step, one for each --workdir")

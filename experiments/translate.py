@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import registry
-from errors import ConfigError, DataError, Parser, SeqlabError, StorageError
+from errors import ConfigError, DataError, Parser, StorageError
 
 CHUNK = 1 << 16  # bytes
 
@@ -54,13 +54,9 @@ def non_negative(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; raises ConfigError."""
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser(__doc__, overrides=True)
     add = parser.add_argument
     add("--workdir", required=True, help="run directory of a seq2seq model")
     add("--input", metavar="FILE", help="read this file instead of standard input")
@@ -72,11 +68,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--batch_size", type=whole_number(1), default=32, help="lines at a time (default 32)")
     add("--max_length", type=whole_number(2), help="source tokens; longer lines are cut")
     add("--checkpoint", type=whole_number(0), metavar="STEP", help="instead of the final one")
-    options, others = parser.parse_known_args(argv)
-    if others:
-        known = sorted(action.option_strings[-1] for action in parser._actions)
-        raise ConfigError(registry.unknown("argument", others[0].partition("=")[0], known))
-    return options
+    return parser
 
 
 def arriving_lines(stream: BinaryIO, limit: int) -> Iterator[list[bytes]]:
@@ -209,16 +201,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     output = sys.stdout.buffer
-    try:
-        options = parse_arguments(argv)
+    parser = make_parser()
+
+    def work(options: argparse.Namespace) -> None:
+        if options.overrides:
+            known = sorted(action.option_strings[-1] for action in parser._actions)
+            got = options.overrides[0].partition("=")[0]
+            raise ConfigError(registry.unknown("argument", got, known))
         with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints
             translate(options, output)
-    except SeqlabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+
+    try:
+        return parser.run(work, argv)
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 if __name__ == "__main__":

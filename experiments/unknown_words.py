@@ -36,7 +36,7 @@ def report(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser = Parser(__doc__)
     parser.add_argument("--workdir", required=True, help="run directory of a seq2seq model")
     parser.add_argument("--show", type=int, default=20, help="unknown words listed a side")
     return parser.run(report, argv)
