@@ -44,14 +44,19 @@ def batches_of(task: Any, split: str, limit: int) -> list[dict[str, np.ndarray]]
     return found
 
 
-def ablate(run: Any, task: Any, options: argparse.Namespace, tick: Callable[[], None]) -> dict:
+def ablate(
+    run: Any,
+    task: Any,
+    heads: Any,
+    batches: Sequence[dict[str, np.ndarray]],
+    options: argparse.Namespace,
+    tick: Callable[[], None],
+) -> dict:
     """All numbers, {"heads": names, "columns": {name: (X,)}, "settings": ...}."""
     from analysis import bootstrap
     from analysis.head_measures import measure, normalised
-    from analysis.heads import Ablation, Heads
+    from analysis.heads import Ablation
 
-    heads = Heads(run.model, run.variables)
-    batches = batches_of(task, options.split, options.limit)
     measures = measure(task, run.model, run.variables, heads, batches, tick)
     begin = time.monotonic()
     ablation = Ablation(task, run.model, run.variables, heads, options.kind, measures.means)
@@ -113,14 +118,6 @@ def bleu_changes(
     return {"bleu_without": without, **changes}
 
 
-def num_ticks(run: Any, task: Any, options: argparse.Namespace) -> int:
-    """How often the bar moves: twice a batch, and for each search."""
-    from analysis.heads import Heads
-
-    searches = (1 + len(Heads(run.model, run.variables))) * options.bleu
-    return 2 * len(batches_of(task, options.split, options.limit)) + searches
-
-
 def check(options: argparse.Namespace, run: Any) -> None:
     """Refuses what does not go together, before anything is computed."""
     for name, least in (("limit", 0), ("resamples", 1)):
@@ -159,20 +156,18 @@ def save(folder: Path, found: dict, settings: dict[str, Any]) -> None:
 
 def work(options: argparse.Namespace) -> None:
     """Measures the heads of a run and keeps what was found."""
+    from analysis.heads import Heads
     from trained import load_run, load_task
     from training.progress import ProgressBar
 
     run = load_run(options.workdir, None, options.checkpoint)
     check(options, run)
-    task, done = load_task(run), 0
-    with ProgressBar(num_ticks(run, task, options), stream=sys.stderr) as bar:
-
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            bar.update(done)
-
-        found = ablate(run, task, options, tick)
+    task = load_task(run)
+    heads = Heads(run.model, run.variables)
+    batches = batches_of(task, options.split, options.limit)
+    searches = (1 + len(heads)) * options.bleu
+    with ProgressBar(2 * len(batches) + searches, stream=sys.stderr) as bar:
+        found = ablate(run, task, heads, batches, options, bar.advance)
     folder = options.output or Path(options.workdir) / "analysis"
     settings = {
         **{k: v for k, v in vars(options).items() if k != "output"},

@@ -230,15 +230,9 @@ def work(options: argparse.Namespace) -> None:
     if "weight_norm" in options.methods or options.keep is not None:
         require_transformer(run.model)
     task = load_task(run)
-    study, done = Study(run, task, options), 0
+    study = Study(run, task, options)
     with ProgressBar(len(options.methods) + len(study.batches), stream=sys.stderr) as bar:
-
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            bar.update(done)
-
-        points, masks = study.curves(tick)
+        points, masks = study.curves(bar.advance)
     kept = {
         **{k: v for k, v in vars(options).items() if k != "output"},
         "steps_of_checkpoints": run.steps,

@@ -55,3 +55,5 @@ def test_time_left_forgets_the_compilation(monkeypatch: pytest.MonkeyPatch) -> N
     assert left[1] == "49:30"
     assert left[2] == "0:49"
     assert left[-1] == "0:30"
+    progress.advance()
+    assert stream.getvalue().splitlines()[-1].startswith("step 51/110")

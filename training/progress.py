@@ -20,6 +20,7 @@ class ProgressBar:
 
     def __init__(self, total: int, done: int = 0, every: float = 10.0, stream: TextIO = sys.stderr):
         self._total, self._every, self._stream = total, every, stream
+        self._done = done
         self._next_line = 0.0
         self._clock = _Clock(done)
         self._bar: Progress | None = None
@@ -50,6 +51,7 @@ class ProgressBar:
             step: number of steps done.
             values: what to show besides, such as tokens_per_second=5120.0, loss=3.2.
         """
+        self._done = step
         seconds = self._clock.seconds_left(step, self._total)
         status = "  ".join(f"{_spaced(name)} {_short(value)}" for name, value in values.items())
         status += f"  left {_duration(seconds)}"
@@ -58,6 +60,10 @@ class ProgressBar:
         elif time.monotonic() >= self._next_line or step == self._total:
             self._next_line = time.monotonic() + self._every
             print(f"step {step}/{self._total}  {status}", file=self._stream, flush=True)
+
+    def advance(self) -> None:
+        """Shows that one more step is done."""
+        self.update(self._done + 1)
 
     def message(self, text: str) -> None:
         """Writes a line, above the bar where there is one."""
