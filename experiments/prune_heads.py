@@ -174,8 +174,8 @@ class Study:
         return found
 
 
-def save(folder: Path, points: Sequence[Point], kept: dict[str, Any]) -> None:
-    """The table, the settings and the smaller model's numbers, and the picture."""
+def save_curves(folder: Path, points: Sequence[Point]) -> None:
+    """The table and the picture."""
     from experiments.heads_picture import draw_curves
     from training.files import storage_errors, write_atomic
 
@@ -186,8 +186,15 @@ def save(folder: Path, points: Sequence[Point], kept: dict[str, Any]) -> None:
     with storage_errors("write into", folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "pruning.csv", text.getvalue())
-        write_atomic(folder / "pruning.json", json.dumps(kept, indent=1) + "\n")
         draw_curves(folder / "pruning.png", points)
+
+
+def save_numbers(folder: Path, numbers: dict[str, Any]) -> None:
+    """The settings, and what is known of the smaller model."""
+    from training.files import storage_errors, write_atomic
+
+    with storage_errors("write into", folder):
+        write_atomic(folder / "pruning.json", json.dumps(numbers, indent=1) + "\n")
 
 
 def check(options: argparse.Namespace) -> None:
@@ -233,18 +240,19 @@ def work(options: argparse.Namespace) -> None:
     study = Study(run, task, options)
     with ProgressBar(len(options.methods) + len(study.batches), stream=sys.stderr) as bar:
         points, masks = study.curves(bar.advance)
-    kept = {
+    numbers = {
         **{k: v for k, v in vars(options).items() if k != "output"},
         "steps_of_checkpoints": run.steps,
         "fingerprint": task.fingerprint(),
     }
     folder = options.output or Path(options.workdir) / "analysis"
-    save(folder, points, kept)
+    save_curves(folder, points)
+    save_numbers(folder, numbers)
     if is_transformer(run.model):
-        found = kept["smaller"] = smaller_model(study, masks)
+        found = numbers["smaller"] = smaller_model(study, masks)
         small, whole = (1e3 * found[name]["seconds"] for name in ("smaller", "whole"))
+        save_numbers(folder, numbers)
         print(f"With {found['kept']} heads {small:.1f} ms a batch, with all {whole:.1f}.")
-    save(folder, points, kept)
     print(f"Wrote {folder}/pruning.csv, pruning.json and pruning.png.")
 
 
