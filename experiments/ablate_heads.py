@@ -6,8 +6,8 @@
 Removes each head alone, and all others of its layer, and measures what the loss of a split gains,
 in nats per token, with bootstrap intervals over examples; p is of both sides and adjusted over all
 heads (Benjamini & Hochberg 1995). Beside it stand importance by one backward pass, entropy and
-confidence of each head. --bleu adds the change of BLEU. Works on every model with attention.
-Writes heads.csv, heads.json and heads.png into RUN/analysis, or into --output.
+confidence of each head. --bleu adds the change of BLEU on the same examples. Works on every model
+with attention. Writes heads.csv, heads.json and heads.png into RUN/analysis, or into --output.
 """
 
 import argparse
@@ -44,6 +44,13 @@ def batches_of(task: Any, split: str, limit: int) -> list[dict[str, np.ndarray]]
     return found
 
 
+def examples_of(task: Any, split: str, batches: Sequence[dict[str, np.ndarray]]) -> list[Any]:
+    """The pairs of text that stand in batches of a translation, in the order of the split."""
+    index = np.concatenate([batch["index"] for batch in batches])
+    pairs = task.source.pairs(split)
+    return [pairs[i] for i in np.sort(index[index >= 0])]
+
+
 def ablate(
     run: Any,
     task: Any,
@@ -52,7 +59,7 @@ def ablate(
     options: argparse.Namespace,
     tick: Callable[[], None],
 ) -> dict:
-    """All numbers, {"heads": names, "columns": {name: (X,)}, "settings": ...}."""
+    """All numbers, {"heads": names, "columns": {name: (X,)}, ...: totals}."""
     from analysis import bootstrap
     from analysis.head_measures import measure, normalised
     from analysis.heads import Ablation
@@ -82,7 +89,8 @@ def ablate(
         "confidence": measures.confidence,
     }
     if options.bleu:
-        columns |= bleu_changes(run, task, heads, ablation, options, tick)
+        examples = examples_of(task, options.split, batches)
+        columns |= bleu_changes(ablation, examples, options, tick)
     return {
         "heads": heads.names,
         "columns": columns,
@@ -94,22 +102,22 @@ def ablate(
 
 
 def bleu_changes(
-    run: Any, task: Any, heads: Any, ablation: Any, options: argparse.Namespace, tick: Any
+    ablation: Any, examples: Sequence[Any], options: argparse.Namespace, tick: Callable[[], None]
 ) -> dict[str, np.ndarray]:
     """BLEU without each head minus BLEU with all, its interval and p."""
     from analysis import bootstrap
 
-    examples = task.source.pairs(options.split)[: options.limit or None]
+    task, heads = ablation.task, ablation.heads
     sources, references = [x.source for x in examples], [x.target for x in examples]
 
     def statistics(variables: Any) -> np.ndarray:
-        outputs = task.translator(run.model, variables).translate(sources)
+        outputs = task.translator(ablation.model, variables).translate(sources)
         tick()
         return bootstrap.bleu_statistics(outputs, references)
 
     # The plain model is searched with a mask as well, so that there is one program.
     masks = [np.ones(len(heads), np.float32), *heads.without_each()]
-    found = [statistics(heads.masked(run.variables, mask, ablation.means)) for mask in masks]
+    found = [statistics(heads.masked(ablation.variables, mask, ablation.means)) for mask in masks]
     compared = bootstrap.compare_scores(
         bootstrap.bleu, found[0], found[1:], min(options.resamples, 1000), options.seed
     )
@@ -192,9 +200,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "validation", "test"), default="validation")
     parser.add_argument("--limit", type=int, default=0, help="examples, about; 0: all")
     parser.add_argument("--kind", choices=KINDS, default="zero", help="what replaces a head")
-    parser.add_argument("--bleu", action="store_true", help="the change of BLEU too (slow)")
+    parser.add_argument("--bleu", action="store_true", help="the change of BLEU on them too (slow)")
     parser.add_argument("--normalise", action="store_true", help="importance by its layer's norm")
-    parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
+    parser.add_argument(
+        "--resamples", type=int, default=10_000, help="of the bootstrap; BLEU: 1000 at most"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--output", type=Path, help="folder; default: analysis in the run")
     keep_freed_memory()

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+import data
 import trained
 from errors import DataError
 from experiments import ablate_heads
@@ -76,6 +77,17 @@ def test_what_cannot_be_done_is_one_line(runs, tmp_path, capsys, arguments, code
     assert lines[0].startswith("error: ")
     assert sentence in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_bleu_is_of_the_examples_that_the_loss_is_of(runs):
+    """Not of the first ones of the split, which a limit would take."""
+    task = trained.load_task(trained.load_run(runs["transformer"], None))
+    batches = ablate_heads.batches_of(task, "train", 8)
+    found = ablate_heads.examples_of(task, "train", batches)
+    assert found != task.source.pairs("train")[: len(found)]
+    rows = [ids for batch in batches for ids in batch["source"].tolist() if any(ids)]
+    read = [[*task.tokenizer.encode(example.source), data.EOS] for example in found]
+    assert sorted(read) == sorted([id for id in row if id != data.PAD] for row in rows)
 
 
 def test_data_that_have_changed_since_training_are_refused(runs):
