@@ -29,8 +29,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sacrebleu
+from sacrebleu.metrics.bleu import MAX_NGRAM_ORDER
 
 import data
+from analysis import bootstrap
 from analysis.lengths import NUM_DRAWN, Score, corpus_band, quantile_bins
 from analysis.seeds import LEVEL
 from data.sources import SPLITS
@@ -102,29 +104,21 @@ def translation_measures(outputs: Sequence[str], references: Sequence[str]) -> d
 
     Without a reference of four words even a perfect output has BLEU 0: there it is NaN.
     """
-    bleu, chrf = sacrebleu.BLEU(), sacrebleu.CHRF()
-    bleu_NX, chrf_NX = (
-        np.array(metric._extract_corpus_statistics(outputs, [references]))
-        for metric in (bleu, chrf)
-    )
-    longest_N1 = np.maximum(bleu_NX[:, 1:2] + 1 - bleu.max_ngram_order, 0)  # n-grams of references
+    chrf, bleu_NX = sacrebleu.CHRF(), bootstrap.bleu_statistics(outputs, references)
+    longest_N1 = np.maximum(bleu_NX[:, 1:2] + 1 - MAX_NGRAM_ORDER, 0)  # n-grams of references
+    # sacreBLEU gives the sums of chrF to its own bootstrap alone.
+    chrf_NX = np.array(chrf._extract_corpus_statistics(outputs, [references]))
     found = {
-        "bleu": Measure(np.concatenate([bleu_NX, longest_N1], axis=1), bleu_score(bleu)),
-        "chrf": Measure(chrf_NX, sacrebleu_score(chrf)),
+        "bleu": Measure(np.concatenate([bleu_NX, longest_N1], axis=1), bleu_score),
+        "chrf": Measure(chrf_NX, lambda x: chrf._compute_score_from_stats(x.tolist()).score),
     }
     lengths = [[len(text.split()) for text in texts] for texts in (outputs, references)]
     return found | {"length_ratio": Measure(np.array(lengths).T, ratio)}
 
 
-def sacrebleu_score(metric: Any) -> Score:
-    """The score of summed statistics, as sacreBLEU's own bootstrap computes it."""
-    return lambda sums_X: metric._compute_score_from_stats(sums_X.tolist()).score
-
-
-def bleu_score(metric: Any) -> Score:
-    """The same, where the last of the sums counts the longest n-grams of the references."""
-    score = sacrebleu_score(metric)
-    return lambda sums_X: score(sums_X[:-1]) if sums_X[-1] else math.nan
+def bleu_score(sums_X: np.ndarray) -> float:
+    """BLEU of sums; the last of them counts the longest n-grams of the references."""
+    return bootstrap.bleu(sums_X[:-1]) if sums_X[-1] else math.nan
 
 
 def pronunciation_measures(
