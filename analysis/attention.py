@@ -1,7 +1,6 @@
 """The attention weights of a model for sentences, or for pairs of them."""
 
 import functools
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ Array = jax.Array
 
 MEAN = "mean of all"  # heads
 PARTS = ("encoder", "decoder", "cross", "alignment")
+ACROSS = ("cross", "alignment")  # parts that look at the source
 STEP = 16  # tokens are padded to this times a power of 2, so that few shapes compile
 ROWS = 16  # of a batch, at most
 PLACES = 2**18  # weights of one head for a batch, at most, where it has more than one row
@@ -116,19 +116,15 @@ def _of_row(
     return found
 
 
-def heads_of(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """(T, S) weights of each head that looks at the source, and their mean."""
-    heads = {}
-    for path, array in weights.items():
-        if "self_attention" in path:
-            continue
-        stacked = array if array.ndim == 4 else array[None]
-        for layer, maps_HTS in enumerate(stacked):
-            name = path if array.ndim == 3 else f"{path}[{layer}]"
-            heads |= {f"{name} head {h}": map_TS for h, map_TS in enumerate(maps_HTS)}
-    if not heads:
-        raise ConfigError("This model does not look at the source: it has no alignment.")
-    return heads | {MEAN: np.mean(list(heads.values()), axis=0)}
+def place_of(path: Sequence[str]) -> tuple[str, int]:
+    """Part and number of an attention layer, from the path of its module.
+
+    >>> place_of(("decoder", "layers_1", "cross_attention"))
+    ('cross', 1)
+    """
+    parts = {"self_attention": path[0], "cross_attention": "cross"}
+    numbers = [int(end) for name in path if (end := name.rpartition("_")[2]).isdigit()]
+    return parts.get(path[-1], "alignment"), numbers[0] if numbers else 0
 
 
 def by_head(weights: dict[str, np.ndarray]) -> dict[Head, np.ndarray]:
@@ -139,13 +135,22 @@ def by_head(weights: dict[str, np.ndarray]) -> dict[Head, np.ndarray]:
     """
     found = {}
     for path, array in weights.items():
-        part = "cross" if "cross_attention" in path else "alignment"
-        if "self_attention" in path:
-            part = path.partition("/")[0]
-        number = re.search(r"_(\d+)(/|$)", path)
+        part, number = place_of(path.split("/"))
         stacked = array if array.ndim == 4 else array[None]
-        for layer, maps_HTS in enumerate(stacked, int(number[1]) if number else 0):
+        for layer, maps_HTS in enumerate(stacked, number):
             found |= {Head(part, layer, h): map_TS for h, map_TS in enumerate(maps_HTS)}
     if not found:
         raise ConfigError("This model has no attention.")
     return {head: found[head] for head in sorted(found, key=lambda h: (PARTS.index(h[0]), h))}
+
+
+def heads_across(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """(T, S) weights of each head that looks at the source, by its name, and their mean.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    heads = {str(head): map_TS for head, map_TS in by_head(weights).items() if head.part in ACROSS}
+    if not heads:
+        raise ConfigError("This model does not look at the source: it has no alignment.")
+    return heads | {MEAN: np.mean(list(heads.values()), axis=0)}

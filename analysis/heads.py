@@ -16,7 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 import models
-from analysis.attention import PARTS, Head
+from analysis.attention import PARTS, Head, place_of
 from data import PAD
 from errors import ConfigError
 
@@ -124,12 +124,10 @@ def ablated(variables: Any, masks: Mapping[Path, Any], values: Mapping[Path, Any
 
 def _layers_at(path: Path, shape: tuple[int, ...]) -> list[Layer]:
     """The layers of a module whose output has this shape, ([N,] B, T, H, K)."""
-    kinds = {"self_attention": path[0], "cross_attention": "cross"}
-    part = kinds.get(path[-1], "alignment")
-    numbers = [int(end) for name in path if (end := name.rpartition("_")[2]).isdigit()]
+    part, number = place_of(path)
     if len(shape) == 5:
         return [Layer(part, n, path, n, shape[-2]) for n in range(shape[0])]
-    return [Layer(part, numbers[0] if numbers else 0, path, None, shape[-2])]
+    return [Layer(part, number, path, None, shape[-2])]
 
 
 def recorded_outputs(model: Any, variables: Any, inputs: tuple) -> dict[Path, jax.ShapeDtypeStruct]:

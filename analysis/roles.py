@@ -25,10 +25,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.attention import Head
+from analysis.attention import ACROSS, Head
 
 THRESHOLD = 0.4  # of the weight; Voita et al. 2019 ask for the same order of "positional" heads
-ACROSS = ("cross", "alignment")
 
 
 class Score(NamedTuple):

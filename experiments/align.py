@@ -33,7 +33,7 @@ def read(options: argparse.Namespace) -> list[Sentence]:
     """The sentences of a split with what each head looks at."""
     import data
     from analysis.alignment import word_of_each_piece, word_weights
-    from analysis.attention import attention_of_pairs, heads_of
+    from analysis.attention import attention_of_pairs, heads_across
     from trained import cache_of, load_run
 
     run = load_run(options.workdir, "seq2seq", options.checkpoint)
@@ -45,7 +45,7 @@ def read(options: argparse.Namespace) -> list[Sentence]:
     found = {}
     for i, weights in attention_of_pairs(run.model, run.variables, pairs):
         words = [[*word_of_each_piece(run.tokenizer, side), -1] for side in pieces[i]]  # and EOS
-        heads = heads_of(weights)
+        heads = heads_across(weights)
         found[i] = {name: word_weights(map_TS, *words) for name, map_TS in heads.items()}
     return [Sentence(example, found[i]) for i, example in enumerate(examples)]
 

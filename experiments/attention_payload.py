@@ -17,7 +17,7 @@ import numpy as np
 
 import data
 from analysis import alignment
-from analysis.attention import Head, attention_weights, by_head
+from analysis.attention import ACROSS, Head, attention_weights, by_head
 from errors import ConfigError
 from experiments.attention_page import pack, visible
 from experiments.head_tables import read_effects, read_roles
@@ -25,7 +25,6 @@ from tasks.search import Translator
 from trained import TrainedRun, load_run
 
 SPECIAL = {data.BOS: "<s>", data.EOS: "</s>", data.PAD: "<pad>"}
-ACROSS = ("cross", "alignment")
 OVER_SENTENCES = ("memory_network",)  # models whose weights are not over tokens
 
 

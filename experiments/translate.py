@@ -152,12 +152,12 @@ def without_unknown(
     import numpy as np
 
     import data
-    from analysis.attention import MEAN, attention_weights, heads_of
+    from analysis.attention import MEAN, attention_weights, heads_across
     from analysis.rare_words import replace_unknown
 
     ended = np.append(target, np.int32(data.EOS))
     weights = attention_weights(translator.model, translator.variables, source, ended)
-    mean_TS = heads_of(weights)[MEAN]
+    mean_TS = heads_across(weights)[MEAN]
     sides = source[:-1].tolist(), target.tolist()
     return replace_unknown(translator.tokenizer, line, *sides, mean_TS, lexicon)
 

@@ -9,7 +9,8 @@ import pytest
 from attention_cases import HOSTILE, hostile_payload, make_heads, make_run, make_view, soft
 from translate_cases import make_run as make_run_directory
 
-from analysis.attention import Head, attention_weights, by_head
+from analysis.attention import MEAN, Head, attention_weights, by_head, heads_across
+from errors import ConfigError
 from experiments import show_attention
 from experiments.attention_page import embedded, pack, render, unpack, visible
 from experiments.attention_payload import Shown
@@ -115,6 +116,13 @@ def test_stacked_and_numbered_layers_have_the_same_names():
     assert list(by_head(looped)) == list(by_head(stacked)) == expected
     paths = {"decoder_1/attention": weights_HTS, "decoder/layers_0/cross_attention": weights_HTS}
     assert list(by_head(paths))[1::2] == [Head("cross", 0, 1), Head("alignment", 1, 1)]
+    assert list(heads_across(looped | paths)) == [
+        *(f"cross, layer 0, head {h}" for h in range(2)),
+        *(f"alignment, layer 1, head {h}" for h in range(2)),
+        MEAN,
+    ]
+    with pytest.raises(ConfigError, match="does not look at the source"):
+        heads_across(looped)
 
 
 @pytest.fixture(scope="module")

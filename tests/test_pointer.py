@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from model_cases import SEQ2SEQ, VOCAB, apply, make, sources, tokens
 
-from analysis.attention import attention_weights, heads_of
+from analysis.attention import attention_weights, heads_across
 from analysis.heads import Heads
 from models.recurrent.pointer import Pointer, coverage_loss
 from tasks import losses
@@ -199,7 +199,7 @@ def test_alignments_leave_the_gate_out():
     assert {name: array.shape for name, array in weights.items()} == {
         "attention_decoder": (1, 4, 3)
     }
-    assert len(heads_of(weights)) == 2  # and the mean
+    assert len(heads_across(weights)) == 2  # and the mean
 
 
 # ------------------------------------------------------------------ coverage
