@@ -145,6 +145,16 @@ def queries_of(path: Path, batch: Mapping[str, Array]) -> Array:
     return batch["source" if path[0] == "encoder" else "inputs"] != PAD
 
 
+def require_others(batches: Iterable[Mapping[str, np.ndarray]]) -> None:
+    """Raises ConfigError where an example has no other in its batch to take heads from."""
+    for batch in batches:
+        if (batch["weights"].sum(1) > 0).sum() == 1:
+            raise ConfigError(
+                "Kind resample takes what heads give for another example of the batch, and one "
+                "batch has a single example: choose kind zero or mean."
+            )
+
+
 def of_another_row(out: Array, real_B: Array, queries_BT: Array) -> Array:
     """What the heads gave for the next example of a batch, its tokens again where it is shorter.
 
@@ -195,6 +205,8 @@ class Ablation:
 
     def __call__(self, masks_MX: np.ndarray, batch: Mapping[str, np.ndarray]) -> np.ndarray:
         """The summed loss of each row of a batch under each mask, (M, B), float64."""
+        if self.kind == "resample":
+            require_others([batch])
         size, program = self._program(masks_MX, batch)
         full = -(-len(masks_MX) // size) * size
         padded_MX = np.pad(masks_MX, ((0, full - len(masks_MX)), (0, 0)), constant_values=1)

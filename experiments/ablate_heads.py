@@ -164,7 +164,7 @@ def save(folder: Path, found: dict, settings: dict[str, Any]) -> None:
 
 def work(options: argparse.Namespace) -> None:
     """Measures the heads of a run and keeps what was found."""
-    from analysis.heads import Heads
+    from analysis.heads import Heads, require_others
     from trained import load_run, load_task
     from training.progress import ProgressBar
 
@@ -173,6 +173,8 @@ def work(options: argparse.Namespace) -> None:
     task = load_task(run)
     heads = Heads(run.model, run.variables)
     batches = batches_of(task, options.split, options.limit)
+    if options.kind == "resample":
+        require_others(batches)  # before anything is computed
     searches = (1 + len(heads)) * options.bleu
     with ProgressBar(2 * len(batches) + searches, stream=sys.stderr) as bar:
         found = ablate(run, task, heads, batches, options, bar.advance)

@@ -131,6 +131,15 @@ def test_another_example_takes_the_place_as_in_a_loop():
             np.testing.assert_allclose(found[:, row, t], expected, rtol=1e-6)
 
 
+def test_an_example_without_another_is_not_resampled():
+    """It would be given its own heads again, as if none were removed."""
+    model, variables, found = planted()
+    batch = {name: array[-2:] for name, array in copies().items()}  # the last row is empty
+    mask = np.zeros((1, len(found)), np.float32)
+    with pytest.raises(ConfigError, match="a single example: choose kind zero or mean"):
+        Ablation(TASK, model, variables, found, "resample")(mask, batch)
+
+
 def test_means_are_over_words_and_not_over_padding(measured):
     model, variables, _ = planted()
     batch = copies()
