@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from experiments.comparison.pictures import draw_band
+
 ROWS = {
     "change": "one head removed: change of loss, nats per token",
     "only_change": "all others of the layer removed: change of loss",
@@ -65,25 +67,32 @@ def _save(figure: Figure, path: Path) -> None:
     os.replace(temporary, path)
 
 
+def curve_of(points: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Of the points of one method: heads kept, and the change of loss with its band.
+
+    Several points with as many heads (random orders, penalties of gates) are one: their mean, in
+    a band that holds all orders, or all their intervals.
+    """
+    by_kept: dict[int, list[Any]] = {}
+    for point in points:
+        by_kept.setdefault(point.kept, []).append(point)
+    rows = []
+    for kept, found in sorted(by_kept.items()):
+        ends = ("change", "change") if found[0].method == "random" else ("low", "high")
+        low, high = ([getattr(point, end) for point in found] for end in ends)
+        rows.append((kept, np.mean([point.change for point in found]), min(low), max(high)))
+    return dict(zip(("kept", "mean", "low", "high"), np.array(rows).T, strict=True))
+
+
 def draw_curves(path: Path, points: Sequence[Any]) -> None:
     """Loss against heads kept. Bands: all random orders, or 95 % of the bootstrap."""
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.add_subplot()
     for i, method in enumerate(dict.fromkeys(point.method for point in points)):
-        by_kept: dict[int, list[Any]] = {}
-        for point in points:
-            if point.method == method:
-                by_kept.setdefault(point.kept, []).append(point)
-        kept = sorted(by_kept)
-        change = [np.mean([point.change for point in by_kept[n]]) for n in kept]
-        if method == "random":
-            band = [[f(p.change for p in by_kept[n]) for n in kept] for f in (min, max)]
-        else:
-            band = [[getattr(by_kept[n][0], end) for n in kept] for end in ("low", "high")]
+        curve = curve_of([point for point in points if point.method == method])
         colour = "0.45" if method == "random" else f"C{i}"
-        label = "random orders, mean and range" if method == "random" else method
-        axes.plot(kept, change, "o-", color=colour, label=label.replace("_", " "), ms=4, lw=1.5)
-        axes.fill_between(kept, band[0], band[1], color=colour, alpha=0.18, lw=0)
+        label = "random orders, mean and range" if method == "random" else method.replace("_", " ")
+        draw_band(axes, curve["kept"], curve, {"color": colour}, label, marker="o")
     axes.axhline(0, color="0.6", lw=0.8, ls="--")
     axes.set(xlabel="heads kept", ylabel="change of loss, nats per token")
     axes.invert_xaxis()

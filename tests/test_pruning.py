@@ -17,6 +17,7 @@ from analysis import gates, pruning
 from analysis.heads import Heads
 from errors import ConfigError
 from experiments import prune_heads
+from experiments.heads_picture import curve_of
 
 TASK = Pairs()
 
@@ -129,6 +130,16 @@ def test_learned_gates_keep_the_planted_head():
     assert [found.names[x] for x in np.flatnonzero(mask)] == [PLANTED]
     logits = gates.learn_top_k(*arguments, count=1)
     assert found.names[logits.argmax()] == PLANTED
+
+
+def test_masks_with_as_many_heads_are_one_place_of_a_curve():
+    """Two penalties of gates that keep two heads: the band holds the intervals of both."""
+    numbers = [(2, 0.5, 0.4, 0.6), (2, 1.5, 1.3, 1.7), (1, 3.0, 2.5, 3.5)]
+    expected = {"kept": [1, 2], "mean": [3.0, 1.0], "low": [2.5, 0.4], "high": [3.5, 1.7]}
+    for method, low, high in (("l0", [2.5, 0.4], [3.5, 1.7]), ("random", [3, 0.5], [3, 1.5])):
+        points = [prune_heads.Point(method, 0, n, 9.0, *rest) for n, *rest in numbers]
+        found = {name: values.tolist() for name, values in curve_of(points).items()}
+        assert found == expected | {"low": low, "high": high}
 
 
 def test_a_run_is_pruned(runs, tmp_path, capsys):
