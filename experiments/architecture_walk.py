@@ -26,7 +26,7 @@ from analysis import seeds
 from configs.architecture_walk import STEPS
 from errors import Parser
 from experiments import learning_curves
-from training.files import storage_errors
+from training.files import save_figure, storage_errors
 
 
 def walk(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def draw(path: Path, steps: Sequence[Mapping[str, Any]]) -> None:
         axes.grid(alpha=0.25, axis="x")
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle("From RNN to Transformer, one part at a time", fontsize=11)
-    figure.savefig(path, dpi=140)
+    save_figure(path, figure, dpi=140)
 
 
 def save(out: Path, steps: Sequence[Mapping[str, Any]]) -> None:

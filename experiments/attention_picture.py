@@ -1,6 +1,5 @@
 """The maps of all heads on one sentence as a still picture, PNG or PDF."""
 
-import io
 import math
 import warnings
 from pathlib import Path
@@ -11,8 +10,8 @@ from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data.files import write_file
 from experiments.attention_page import unpack
+from training.files import save_figure
 
 FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic")
 SIDES = {
@@ -92,12 +91,9 @@ def draw(path: Path, payload: dict[str, Any]) -> None:
                 axes.set_title(name, fontsize=6, parse_math=False)
         if len(runs) == 1:
             figure.suptitle(runs[0]["name"], fontsize=9, y=1 - 0.15 / down, parse_math=False)
-        content = io.BytesIO()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box
-            kind = path.suffix.lstrip(".").lower() or "png"
-            figure.savefig(content, format=kind, dpi=160)
-    write_file(path, content.getvalue())
+            save_figure(path, figure, dpi=160)
 
 
 def _draw_map(axes: Axes, map_TS: np.ndarray, from_to: list[list[str]], labelled: bool) -> None:

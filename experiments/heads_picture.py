@@ -1,6 +1,5 @@
 """The pictures of experiments/ablate_heads.py (heat maps) and prune_heads.py (curves)."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from experiments.comparison.pictures import draw_band
+from training.files import save_figure
 
 ROWS = {
     "change": "one head removed: change of loss, nats per token",
@@ -58,13 +58,7 @@ def draw(path: Path, found: dict[str, Any]) -> None:
         f"star: adjusted p below {SIGNIFICANT:g}",
         fontsize=10,
     )
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, dpi=130, format="png")
-    os.replace(temporary, path)
+    save_figure(path, figure, dpi=130)
 
 
 def curve_of(points: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -98,7 +92,7 @@ def draw_curves(path: Path, points: Sequence[Any]) -> None:
     axes.invert_xaxis()
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(path, figure, dpi=130)
 
 
 def _draw_map(

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from training.files import save_figure
+
 FLOOR = 1e-12  # what lies below is not drawn
 
 
@@ -52,7 +54,7 @@ def draw(path: Path, found: Sequence[Any], memory: Sequence[Any], solved: float)
         _draw_memory(axes, [m for m in memory if m.task == task], colours, solved)
         axes.set_title(task, fontsize=10)
     figure.suptitle("How far back the gradient reaches, and how long a network remembers")
-    figure.savefig(path, dpi=130)
+    save_figure(path, figure, dpi=130)
 
 
 def _draw_radii(axes: Axes, found: Sequence[Any], moments: list[int], colours: dict) -> None:

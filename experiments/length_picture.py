@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.comparison.pictures import bin_names, draw_band, legend, look_of, style
+from training.files import save_figure
 
 AXIS_NAMES = {
     "bleu": "BLEU",
@@ -53,4 +54,4 @@ def draw(path: Path, numbers: Mapping[str, Any]) -> None:
     note = f"Bands: {numbers['level']:.0%} bootstrap over {most}."
     figure.supxlabel(note, fontsize=8, color="0.35")
     legend(figure)
-    figure.savefig(path, dpi=140)
+    save_figure(path, figure, dpi=140)

@@ -1,5 +1,6 @@
 """One trainer at a time, nothing foreign overwritten, and records that survive a kill."""
 
+import errno
 import json
 import os
 import signal
@@ -9,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from errors import ConfigError, DataError, StorageError
+from training import files
 from training.run_directory import RunDirectory
 
 REPO = Path(__file__).resolve().parent.parent
@@ -149,3 +152,18 @@ def test_a_failed_write_keeps_the_earlier_record(
         run.write_config({"seed": 2})
     assert run.read_config() == {"seed": 1}
     assert os.listdir(tmp_path) == ["config.json"]
+
+
+def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, figure = tmp_path / "a.pdf", Figure(figsize=(1, 1))
+    files.save_figure(path, figure, dpi=20)
+    earlier = path.read_bytes()
+    assert earlier.startswith(b"%PDF")
+
+    def full(*names):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(StorageError, match=r"Cannot write .*a\.pdf: No space left"):
+        files.save_figure(path, figure, dpi=30)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [earlier]

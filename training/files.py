@@ -2,25 +2,27 @@
 
 import contextlib
 import errno
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from errors import StorageError
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replaces a file in one step: readers see the old text or the new, never a part.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replaces a file in one step: readers see the old content or the new, never a part.
 
-    The text is on the disk (file and folder fsynced) when this returns.
+    It is on the disk (file and folder fsynced) when this returns.
 
     Raises:
         OSError: as the system reports it; an earlier file is then unchanged.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -75,3 +77,15 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 reason += f" ({size(free_bytes(path))} free)"
         raise StorageError(f"Cannot {action} {path}: {reason}.") from error
+
+
+def save_figure(path: Path, figure: Any, dpi: int) -> None:
+    """Writes a Matplotlib figure in one step, as the kind of file that its name ends in.
+
+    Raises:
+        StorageError: it cannot be written; an earlier file is then unchanged.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix.lstrip(".").lower() or "png", dpi=dpi)
+    with storage_errors("write", path):
+        write_atomic(path, content.getvalue())

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from training.files import save_figure
 from training.metrics import read_metrics
 
 
@@ -31,7 +32,7 @@ def draw_curve(directory: Path) -> Path:
     axes.legend()
     axes.margins(x=0.08)
     path = directory / "curve.png"
-    figure.savefig(path, dpi=150)
+    save_figure(path, figure, dpi=150)
     return path
 
 

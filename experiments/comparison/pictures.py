@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.files import storage_errors
+from training.files import save_figure
 
 # Okabe & Ito (2008): told apart by most eyes, and in grey by their styles.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
@@ -28,8 +28,7 @@ def draw_all(folder: Path, numbers: Mapping[str, Any]) -> dict[str, Path]:
     paths = {}
     for name, figure in drawn.items():
         paths[name] = folder / f"{name}.png"
-        with storage_errors("write", paths[name]):
-            figure.savefig(paths[name], dpi=140)
+        save_figure(paths[name], figure, dpi=140)
     return paths
 
 
