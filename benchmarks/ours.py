@@ -39,8 +39,8 @@ class FixedTask(tasks.Task):
 
     def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
         key = jax.random.key(0)  # nothing is random without training
-        x_BTD, kernel_VD, _ = token_features(model, variables, self.inputs(batch), key, train=False)
-        return batch_nll(x_BTD, kernel_VD, batch), None
+        x_BTD, output, _ = token_features(model, variables, self.inputs(batch), key, train=False)
+        return batch_nll(x_BTD, output, batch), None
 
     def loss(
         self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool

@@ -1,12 +1,14 @@
 """Models, by name. They are Linen modules and know nothing of data, tasks or files.
 
-Two kinds share one contract (see README): a `language_model` has `__call__(tokens_BT)`,
+Three kinds share one contract (see README): a `language_model` has `__call__(tokens_BT)`,
 `init_carry(batch_size, max_len, num_beams)` and `step(carry, token_R)`; a `seq2seq` has
-`encode`, `decode`, `init_carry(encoded, max_len, num_beams)` and `step`. Step by step equals
-the whole sequence. A carry is {"state": what belongs to one hypothesis, "memory": what all
+`encode`, `decode`, `init_carry(encoded, max_len, num_beams)` and `step`; an `encoder` has
+`__call__(tokens_BT, segments_BT, types_BT)`, which gives a dict. Step by step equals the whole
+sequence. A carry is {"state": what belongs to one hypothesis, "memory": what all
 hypotheses of a row share}, every leaf with the batch first; decoding/ says how a search uses
-it. `features` and `output_layer` give what `logits` multiplies; where the latter is None, the
-former are logits. What a model sows under 'penalties', (B, T), training adds to the loss.
+it. `features` and `output_layer` give what `logits` multiplies, and `output_bias` what it adds
+or None; where the layer is None, features are logits. (An encoder's go through
+`token_features` first.) What a model sows under 'penalties', (B, T), training adds to the loss.
 
 Suffixes of arrays name their axes, here, in `decoding/` and in `analysis/`:
   B batch   T target or query length   S source or key length   D d_model   H heads
@@ -30,6 +32,7 @@ from models.hybrid import HybridSeq2Seq
 from models.memory_network import MemoryNetwork
 from models.recurrent.language_model import RecurrentLM
 from models.recurrent.seq2seq import RecurrentSeq2Seq
+from models.transformer.encoder import TransformerEncoder
 from models.transformer.models import TransformerLM, TransformerSeq2Seq
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -38,6 +41,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "memory_network": MemoryNetwork,
     "recurrent_lm": RecurrentLM,
     "recurrent_seq2seq": RecurrentSeq2Seq,
+    "transformer_encoder": TransformerEncoder,
     "transformer_lm": TransformerLM,
     "transformer_seq2seq": TransformerSeq2Seq,
 }

@@ -17,6 +17,13 @@ class TiedOutput(nn.Module):
         """The matrix kernel_VD that turns features into logits."""
         return self.embed.embedding if self.tie_embeddings else self.output()
 
+    def output_bias(self) -> Array | None:
+        """What is added to the logits, bias_V, or None."""
+        return None
+
+    def _logits(self, x: Array) -> Array:
+        return logits(x, self.output_layer(), self.output_bias())
+
 
 class LanguageModel(TiedOutput):
     """A model that has `features`, and `init_carry` and `step`."""
@@ -27,7 +34,7 @@ class LanguageModel(TiedOutput):
         self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
     ) -> Array:
         """Logits of the next token at each place, (B, T, vocab_size)."""
-        return logits(self.features(tokens_BT, segments_BT, train), self.output_layer())
+        return self._logits(self.features(tokens_BT, segments_BT, train))
 
 
 class EncoderDecoder(TiedOutput):
@@ -37,7 +44,7 @@ class EncoderDecoder(TiedOutput):
 
     def decode(self, encoded: dict[str, Any], inputs_BT: Array, train: bool = False) -> Array:
         """Logits of the next target token at each place, (B, T, vocab_size)."""
-        return logits(self._decode_features(encoded, inputs_BT, train), self.output_layer())
+        return self._logits(self._decode_features(encoded, inputs_BT, train))
 
     def features(self, source_BS: Array, inputs_BT: Array, train: bool = False) -> Array:
         """What the output layer sees at each target place, (B, T, its width)."""

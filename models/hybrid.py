@@ -1,13 +1,14 @@
 """Between RNN and Transformer: an encoder-decoder whose halves are chosen one by one."""
 
+import dataclasses
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attention import MECHANISMS, MultiHeadAttention
-from models.layers import Dropout, LayerNorm, logits, sinusoidal_positions
+from models.attention.positions import PositionOptions
+from models.layers import Dropout
 from models.masks import Mask, cross_mask
 from models.recurrent.cells import CELLS
 from models.recurrent.layer import BidirectionalLayer, RecurrentLayer
@@ -21,6 +22,7 @@ from models.transformer.block import (
     from_cache,
 )
 from models.transformer.models import TransformerSeq2Seq
+from models.transformer.stack import Entrance
 from registry import ConfigError
 
 Array = jax.Array
@@ -52,7 +54,7 @@ class RecurrentBlock(Block):
         options, cell = self.options, CellOptions(cell=self.cell)
 
         def make_norm() -> Any:
-            return LayerNorm(dtype=options.dtype) if self.norm else unchanged
+            return options.make_norm() if self.norm else unchanged
 
         if self.bidirectional:
             self.recurrence = BidirectionalLayer(options.d_model // 2, cell, options.dtype)
@@ -60,14 +62,7 @@ class RecurrentBlock(Block):
             self.recurrence = RecurrentLayer(options.d_model, cell, dtype=options.dtype)
         self.self_norm = make_norm()
         if self.cross:
-            attend = MECHANISMS[options.attention]
-            self.cross_attention = MultiHeadAttention(
-                options.num_heads,
-                options.head_dim,
-                options.d_model,
-                attend=attend,
-                dtype=options.dtype,
-            )
+            self.cross_attention = options.make_attention(options.num_heads)
             self.cross_norm = make_norm()
         if self.has_feed_forward:
             self.feed_forward = FeedForward(options)
@@ -111,10 +106,9 @@ class RecurrentBlock(Block):
         return after, self._after_self(x_BTD, kept, cross_mask, False).reshape(x_RD.shape)
 
 
-class RecurrentBlocks(nn.Module):
+class RecurrentBlocks(Entrance):
     """A stack of RecurrentBlock; `attends` says which of them look at the source."""
 
-    options: BlockOptions
     attends: tuple[bool, ...]
     cell: Literal["lstm", "gru", "rnn"]
     bidirectional: bool
@@ -122,9 +116,10 @@ class RecurrentBlocks(nn.Module):
     feed_forward: bool
 
     def setup(self) -> None:
+        self._setup_entrance(causal=not self.bidirectional)
         shared = (self.cell, self.bidirectional, self.norm, self.feed_forward)
         self.layers = [RecurrentBlock(self.options, (), cross, *shared) for cross in self.attends]
-        self.last_norm = LayerNorm(dtype=self.options.dtype) if self.norm else unchanged
+        self.last_norm = self.options.make_norm() if self.norm else unchanged
 
     def __call__(self, x_BTD: Array, context: Context, train: bool) -> Array:
         """Runs all layers over the whole sequence."""
@@ -172,8 +167,8 @@ class HybridSeq2Seq(TransformerSeq2Seq):
     decoder_layers: Literal["recurrent", "self_attention"] = "recurrent"
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
     cross_attention: Literal["last", "all"] = "all"
-    positions: bool = True
-    norm: bool = True
+    positions: bool = True  # type: ignore[assignment]
+    norm: bool = True  # type: ignore[assignment]
     feed_forward: bool = True
 
     def setup(self) -> None:
@@ -185,13 +180,13 @@ class HybridSeq2Seq(TransformerSeq2Seq):
         if self.encoder_layers == "recurrent":
             self.encoder = self._blocks((False,) * encoder_layers, bidirectional=True)
         else:
-            self.encoder = self._stack(encoder_heads)
+            self.encoder = self._stack(encoder_heads, causal=False)
         if self.decoder_layers == "recurrent":
             everywhere = self.cross_attention == "all"
             attends = (everywhere,) * (layers - 1) + (True,)
             self.decoder = self._blocks(attends, bidirectional=False)
         else:
-            self.decoder = self._stack(*decoder_heads)
+            self.decoder = self._stack(*decoder_heads, causal=True)
 
     def _check_halves(self) -> None:
         halves = (self.encoder_layers, self.decoder_layers)
@@ -218,10 +213,10 @@ class HybridSeq2Seq(TransformerSeq2Seq):
             self._options(), attends, self.cell, bidirectional, self.norm, self.feed_forward
         )
 
-    def _embed(self, tokens_BT: Array, place_BT: Array | None, train: bool) -> Array:
-        if self.positions:
-            return super()._embed(tokens_BT, place_BT, train)
-        return self.dropout(self.embed(tokens_BT), train)
+    @nn.nowrap
+    def _options(self) -> BlockOptions:
+        positions = PositionOptions("sinusoidal" if self.positions else "none")
+        return dataclasses.replace(super()._options(), norm="layer_norm", positions=positions)
 
     def init_carry(self, encoded: dict, max_len: int, num_beams: int = 1) -> dict[str, Any]:
         """As of the Transformer; a recurrent decoder has its states instead of caches."""
@@ -238,13 +233,10 @@ class HybridSeq2Seq(TransformerSeq2Seq):
         if self.decoder_layers == "self_attention":
             return self._step(carry, token_R)
         state, memory = carry["state"], carry["memory"]
-        x_RD = self.embed(token_R)
-        if self.positions:
-            table = sinusoidal_positions(state["past"].shape[1], self.d_model)
-            x_RD = x_RD + jnp.asarray(table, x_RD.dtype)[state["position"]]
+        decoder: Any = self.decoder
+        x_RD = decoder.enter(self.embed(token_R), state["position"], state["past"].shape[1])
         segments_BS = memory["segments"]
         mask = cross_mask(segments_BS, token_R.shape[0] // segments_BS.shape[0])
-        decoder: Any = self.decoder
         layers, x_RD = decoder.step(state["layers"], x_RD, memory["layers"], mask)
         state = {**state, "position": state["position"] + 1, "layers": layers}
-        return {"state": state, "memory": memory}, logits(x_RD, self.output_layer())
+        return {"state": state, "memory": memory}, self._logits(x_RD)

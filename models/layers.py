@@ -1,4 +1,4 @@
-"""Layers that every model shares: dense products, embeddings, dropout, layer norm.
+"""Layers that every model shares: dense products, embeddings, dropout, norms.
 
 Each parameter carries the names of its axes ("embed", "heads", "mlp", ...), which
 `training/parallel.py` maps to the axes of a device mesh. Parameters are float32;
@@ -67,22 +67,30 @@ class Dense(nn.Module):
 
 
 class Embed(nn.Module):
-    """A table of vectors; `attend` reuses it as the output layer (Press & Wolf 2017)."""
+    """A table of vectors, which may be the output layer too (Press & Wolf 2017).
+
+    Attributes:
+        scaled: what is looked up is scaled by features^0.5 (Vaswani et al. 2017, 3.4), to unit
+            variance in a fresh table.
+        stddev: of a fresh table; 0 is features^-0.5.
+    """
 
     num_embeddings: int
     features: int
     dtype: Any = jnp.float32
+    scaled: bool = True
+    stddev: float = 0.0
 
     def setup(self) -> None:
-        init = nn.initializers.normal(stddev=self.features**-0.5)
+        init = nn.initializers.normal(stddev=self.stddev or self.features**-0.5)
         init = nn.with_logical_partitioning(init, ("vocab", "embed"))
         shape = (self.num_embeddings, self.features)
         self.embedding = self.param("embedding", init, shape, jnp.float32)
 
     def __call__(self, tokens: Array) -> Array:
-        """Looks tokens up and scales to unit variance: d_model^0.5 (Vaswani 2017, 3.4)."""
+        """Looks tokens up."""
         x = jnp.take(self.embedding, tokens, axis=0, mode="clip")
-        return (x * self.features**0.5).astype(self.dtype)
+        return (x * self.features**0.5 if self.scaled else x).astype(self.dtype)
 
 
 class OutputLayer(nn.Module):
@@ -125,6 +133,27 @@ def layer_norm(x: Array, scale: Array, bias: Any = 0, epsilon: float = 1e-6) -> 
     return x * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
+class RMSNorm(nn.Module):
+    """scale * x / sqrt(mean of x^2 + epsilon) over the last axis (Zhang & Sennrich 2019).
+
+    Computed in float32.
+    """
+
+    dtype: Any = jnp.float32
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        init = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
+        scale = self.param("scale", init, x.shape[-1:])
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean = jnp.square(x).mean(-1, keepdims=True)
+        return (x * jax.lax.rsqrt(mean + self.epsilon) * scale).astype(self.dtype)
+
+
+NORMS: dict[str, type[nn.Module]] = {"layer_norm": LayerNorm, "rms_norm": RMSNorm}
+
+
 class Dropout(nn.Module):
     """Dropout (Srivastava et al. 2014) with a mask from a hash of place and key.
 
@@ -164,17 +193,7 @@ def hashed_bits(key: Array, shape: tuple[int, ...]) -> Array:
     return bits.reshape(shape)
 
 
-def sinusoidal_positions(length: int, d_model: int) -> np.ndarray:
-    """Sines at even and cosines at odd features (Vaswani et al. 2017, 3.5): (length, d_model)."""
-    rate = 10000.0 ** (-np.arange(0, d_model, 2) / d_model)
-    angle = np.arange(length)[:, None] * rate[None, :]
-    table = np.zeros((length, d_model), np.float32)
-    table[:, 0::2] = np.sin(angle)
-    table[:, 1::2] = np.cos(angle)[:, : d_model // 2]
-    return table
-
-
-def logits(x: Array, kernel_VD: Array | None) -> Array:
+def logits(x: Array, kernel_VD: Array | None, bias_V: Array | None = None) -> Array:
     """Scores of the whole vocabulary in float32: (..., D) and (V, D) to (..., V).
 
     Without a kernel, x are logits already.
@@ -182,4 +201,5 @@ def logits(x: Array, kernel_VD: Array | None) -> Array:
     if kernel_VD is None:
         return x
     flat = jnp.dot(x.reshape(-1, x.shape[-1]), kernel_VD.astype(x.dtype).T)
-    return flat.reshape(*x.shape[:-1], -1).astype(jnp.float32)
+    scores = flat.reshape(*x.shape[:-1], -1).astype(jnp.float32)
+    return scores if bias_V is None else scores + bias_V

@@ -10,7 +10,7 @@ import data
 from errors import ConfigError
 from registry import NonNegativeInt, PositiveInt, Rate
 from tasks.base import Sums, Task
-from tasks.losses import batch_nll, output_sums, token_features, token_sums
+from tasks.losses import Output, batch_nll, output_of, output_sums, token_features, token_sums
 
 
 class LanguageModelling(Task):
@@ -80,9 +80,9 @@ class LanguageModelling(Task):
         if not self.truncate:
             inputs = (batch["inputs"], batch["segments"])
             return token_sums(model, variables, inputs, batch, key, train, smoothing)
-        x_BTD, kernel_VD, carry = self._stream_features(model, variables, batch, key, train)
+        x_BTD, output, carry = self._stream_features(model, variables, batch, key, train)
         predicted = {name: batch[name][:, -self.rows[1] :] for name in ("targets", "weights")}
-        return output_sums(x_BTD, kernel_VD, predicted, smoothing) | {"carry": carry}
+        return output_sums(x_BTD, output, predicted, smoothing) | {"carry": carry}
 
     def inputs(self, batch: dict) -> tuple:
         return batch["inputs"], batch["segments"]
@@ -90,11 +90,11 @@ class LanguageModelling(Task):
     def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
         key = jax.random.key(0)  # nothing is random without training
         if self.truncate:
-            x_BTD, kernel_VD, carry = self._stream_features(model, variables, batch, key, False)
-            return batch_nll(x_BTD, kernel_VD, batch), carry
+            x_BTD, output, carry = self._stream_features(model, variables, batch, key, False)
+            return batch_nll(x_BTD, output, batch), carry
         inputs = (batch["inputs"], batch["segments"])
-        x_BTD, kernel_VD, _ = token_features(model, variables, inputs, key, train=False)
-        return batch_nll(x_BTD, kernel_VD, batch), None
+        x_BTD, output, _ = token_features(model, variables, inputs, key, train=False)
+        return batch_nll(x_BTD, output, batch), None
 
     def init_carry(self, model: Any) -> Any:
         """Zero states of all streams, or None without truncation.
@@ -115,14 +115,14 @@ class LanguageModelling(Task):
 
     def _stream_features(
         self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool
-    ) -> tuple[jax.Array, jax.Array | None, Any]:
-        """What the output layer sees of a piece of each stream, its matrix, and the states where
+    ) -> tuple[jax.Array, Output, Any]:
+        """What the output layer sees of a piece of each stream, that layer, and the states where
         the next pieces begin."""
         inputs_BT, segments_BT = batch["inputs"], batch["segments"]
         k1 = self.rows[1]
         carry = batch.get("carry") or model.init_carry(len(inputs_BT), 1)
 
-        def read(module: Any) -> tuple[Any, jax.Array, jax.Array]:
+        def read(module: Any) -> tuple[Any, jax.Array, Output]:
             after, x_BTD = module.features_from(
                 carry, inputs_BT[:, :k1], segments_BT[:, :k1], train
             )
@@ -131,11 +131,11 @@ class LanguageModelling(Task):
                 rest_BT = jnp.where(rest_BT > 0, rest_BT - ended_B1 + 1, 0)
                 _, more_BTD = module.features_from(after, inputs_BT[:, k1:], rest_BT, train)
                 x_BTD = jnp.concatenate([x_BTD, more_BTD], axis=1)[:, -k1:]
-            return jax.lax.stop_gradient(after), x_BTD, module.output_layer()
+            return jax.lax.stop_gradient(after), x_BTD, output_of(module)
 
         rngs = {"dropout": key} if train else None
-        after, x_BTD, kernel_VD = model.apply(variables, method=read, rngs=rngs)
-        return x_BTD, kernel_VD, after
+        after, x_BTD, output = model.apply(variables, method=read, rngs=rngs)
+        return x_BTD, output, after
 
     def fingerprint(self) -> dict[str, str]:
         return {"data": self.batches.fingerprint(), "tokenizer": self.tokenizer.fingerprint()}

@@ -1,7 +1,7 @@
 """The output layer and its cross-entropy, in chunks of tokens."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ def cross_entropy(
     targets_N: Array,
     weights_N: Array,
     label_smoothing: float = 0.0,
+    bias_V: Array | None = None,
 ) -> dict[str, Array]:
     """Sums of loss, negative log-likelihood and hits, without ever holding all logits.
 
@@ -31,6 +32,7 @@ def cross_entropy(
         targets_N: int32 ids.
         weights_N: float32.
         label_smoothing: 0 to 1.
+        bias_V: added to the products with kernel_VD.
 
     Returns:
         {"loss", "nll", "hits"}: float32 scalars, sums of weight times value.
@@ -41,11 +43,17 @@ def cross_entropy(
         return {"loss": loss, "nll": nll, "hits": hits}
     x_CND, targets_CN, weights_CN = _in_chunks(x_ND, targets_N, weights_N)
     kernel_VD = kernel_VD.astype(x_ND.dtype)
-    loss, nll, hits = _sums(label_smoothing, x_CND, kernel_VD, targets_CN, weights_CN)
+    loss, nll, hits = _sums(label_smoothing, x_CND, kernel_VD, bias_V, targets_CN, weights_CN)
     return {"loss": loss, "nll": nll, "hits": hits}
 
 
-def token_nll(x_ND: Array, kernel_VD: Array | None, targets_N: Array, weights_N: Array) -> Array:
+def token_nll(
+    x_ND: Array,
+    kernel_VD: Array | None,
+    targets_N: Array,
+    weights_N: Array,
+    bias_V: Array | None = None,
+) -> Array:
     """The negative log-likelihood of each token in nats, (N,), in the same chunks; 0 where the
     weight is. Differentiable, a chunk computed again at a time."""
     x_ND = jnp.where((weights_N > 0)[:, None], x_ND, 0)
@@ -54,7 +62,7 @@ def token_nll(x_ND: Array, kernel_VD: Array | None, targets_N: Array, weights_N:
 
     @jax.checkpoint
     def of_chunk(at: tuple[Array, Array]) -> Array:
-        logits_NV = at[0] if matrix_VD is None else jnp.dot(at[0], matrix_VD.T)
+        logits_NV = at[0] if matrix_VD is None else _logits(at[0], matrix_VD, bias_V)
         (_, nll_N, _), _, _ = _tokens(0.0, logits_NV, at[1])
         return nll_N
 
@@ -69,6 +77,11 @@ def _in_chunks(x_ND: Array, targets_N: Array, weights_N: Array) -> tuple[Array, 
     x_CND = jnp.pad(x_ND, ((0, pad), (0, 0))).reshape(-1, chunk, x_ND.shape[1])
     targets_CN = jnp.pad(targets_N, (0, pad)).reshape(-1, chunk)
     return x_CND, targets_CN, jnp.pad(weights_N, (0, pad)).reshape(-1, chunk)
+
+
+def _logits(x_ND: Array, kernel_VD: Array, bias_V: Array | None) -> Array:
+    products_NV = jnp.dot(x_ND, kernel_VD.T)
+    return products_NV if bias_V is None else products_NV.astype(jnp.float32) + bias_V
 
 
 def _tokens(smoothing: float, logits_NV: Array, targets_N: Array):
@@ -95,22 +108,29 @@ def _chunk(smoothing: float, logits_NV: Array, targets_N: Array, weights_N: Arra
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sums(smoothing: float, x_CND: Array, kernel_VD: Array, targets_CN: Array, weights_CN: Array):
+def _sums(
+    smoothing: float,
+    x_CND: Array,
+    kernel_VD: Array,
+    bias_V: Array | None,
+    targets_CN: Array,
+    weights_CN: Array,
+):
     def body(running, at):
-        sums, _, _ = _chunk(smoothing, jnp.dot(at[0], kernel_VD.T), *at[1:])
+        sums, _, _ = _chunk(smoothing, _logits(at[0], kernel_VD, bias_V), *at[1:])
         return jax.tree.map(jnp.add, running, sums), None
 
     zeros = (jnp.zeros((), jnp.float32),) * 3
     return jax.lax.scan(body, zeros, (x_CND, targets_CN, weights_CN))[0]
 
 
-def _sums_forward(smoothing, x_CND, kernel_VD, targets_CN, weights_CN):
+def _sums_forward(smoothing, x_CND, kernel_VD, bias_V, targets_CN, weights_CN):
     vocab_size = kernel_VD.shape[0]
 
     def body(running, at):
-        sums, dkernel_DV = running
+        sums, dkernel_DV, dbias_V = running
         x_ND, targets_N, weights_N = at
-        logits_NV = jnp.dot(x_ND, kernel_VD.T)
+        logits_NV = _logits(x_ND, kernel_VD, bias_V)
         new, exp_NV, total_N = _chunk(smoothing, logits_NV, targets_N, weights_N)
         # d loss / d logits = p - (1 - e) onehot - e / V
         d_NV = exp_NV * (weights_N / total_N)[:, None]
@@ -118,47 +138,63 @@ def _sums_forward(smoothing, x_CND, kernel_VD, targets_CN, weights_CN):
         d_NV -= jnp.where(right_NV, (1 - smoothing) * weights_N[:, None], 0)
         if smoothing:
             d_NV -= (smoothing / vocab_size) * weights_N[:, None]
+        if bias_V is not None:
+            dbias_V += d_NV.sum(0)
         d_NV = d_NV.astype(x_ND.dtype)
         # Wide matrices last: XLA's CPU backend takes half as long again for (V, D).
         dkernel_DV += jnp.dot(x_ND.T, d_NV, preferred_element_type=jnp.float32)
         sums = jax.tree.map(jnp.add, sums, new)
-        return (sums, dkernel_DV), jnp.dot(d_NV, kernel_VD)
+        return (sums, dkernel_DV, dbias_V), jnp.dot(d_NV, kernel_VD)
 
     zeros = (jnp.zeros((), jnp.float32),) * 3
-    start = (zeros, jnp.zeros(kernel_VD.shape[::-1], jnp.float32))
-    (sums, dkernel_DV), dx_CND = jax.lax.scan(body, start, (x_CND, targets_CN, weights_CN))
-    return sums, (dx_CND, dkernel_DV.T)
+    no_dbias = None if bias_V is None else jnp.zeros_like(bias_V)
+    start = (zeros, jnp.zeros(kernel_VD.shape[::-1], jnp.float32), no_dbias)
+    grads, dx_CND = jax.lax.scan(body, start, (x_CND, targets_CN, weights_CN))
+    sums, dkernel_DV, dbias_V = grads
+    return sums, (dx_CND, dkernel_DV.T, dbias_V)
 
 
 def _sums_backward(smoothing, kept, grads):
-    dx_CND, dkernel_VD = kept
+    dx_CND, dkernel_VD, dbias_V = kept
     dloss = grads[0]
     scaled = (dloss * dx_CND).astype(dx_CND.dtype), (dloss * dkernel_VD).astype(dx_CND.dtype)
-    return *scaled, None, None
+    return *scaled, None if dbias_V is None else dloss * dbias_V, None, None
 
 
 _sums.defvjp(_sums_forward, _sums_backward)
 
 
+class Output(NamedTuple):
+    """What turns features into logits: a matrix, or None where they are, and a bias or None."""
+
+    kernel_VD: Array | None
+    bias_V: Array | None = None
+
+
+def output_of(module: Any) -> Output:
+    """The output of a model, inside its apply."""
+    return Output(module.output_layer(), module.output_bias())
+
+
 def token_features(
     model: Any, variables: Any, inputs: tuple, key: Array, train: bool
-) -> tuple[Array, Array | None, Any]:
-    """What the output layer sees, its matrix, and what the model sows under 'penalties' in
-    training: (x_BTD, kernel_VD, penalties).
+) -> tuple[Array, Output, Any]:
+    """What the output layer sees, that layer, and what the model sows under 'penalties' in
+    training: (x_BTD, output, penalties).
 
     Args:
         inputs: arguments of model.features.
         key: for dropout.
     """
 
-    def features_and_kernel(module: Any) -> tuple[Array, Array | None]:
-        return module.features(*inputs, train=train), module.output_layer()
+    def features_and_output(module: Any) -> tuple[Array, Output]:
+        return module.features(*inputs, train=train), output_of(module)
 
     rngs, mutable = ({"dropout": key}, ["penalties"]) if train else (None, [])
-    (x_BTD, kernel_VD), sown = model.apply(
-        variables, method=features_and_kernel, rngs=rngs, mutable=mutable
+    (x_BTD, output), sown = model.apply(
+        variables, method=features_and_output, rngs=rngs, mutable=mutable
     )
-    return x_BTD, kernel_VD, sown
+    return x_BTD, output, sown
 
 
 def token_sums(
@@ -179,8 +215,8 @@ def token_sums(
         batch: has "targets" and "weights", (B, T).
         inputs, key: of token_features.
     """
-    x_BTD, kernel_VD, sown = token_features(model, variables, inputs, key, train)
-    sums = output_sums(x_BTD, kernel_VD, batch, label_smoothing)
+    x_BTD, output, sown = token_features(model, variables, inputs, key, train)
+    sums = output_sums(x_BTD, output, batch, label_smoothing)
     if sown:
         penalty_BT = jax.tree.reduce(jnp.add, sown)
         weights_BT, (loss, total) = batch["weights"], sums["loss"]
@@ -190,16 +226,17 @@ def token_sums(
 
 
 def output_sums(
-    x_BTD: Array, kernel_VD: Array | None, batch: dict, label_smoothing: float
+    x_BTD: Array, output: Output, batch: dict, label_smoothing: float
 ) -> dict[str, tuple[Array, Array]]:
-    """The same from what the output layer sees and its matrix."""
+    """The same from what the output layer sees and that layer."""
     weights_N = batch["weights"].reshape(-1)
     sums = cross_entropy(
         x_BTD.reshape(-1, x_BTD.shape[-1]),
-        kernel_VD,
+        output.kernel_VD,
         batch["targets"].reshape(-1),
         weights_N,
         label_smoothing,
+        output.bias_V,
     )
     total = weights_N.sum()
     return {
@@ -209,8 +246,9 @@ def output_sums(
     }
 
 
-def batch_nll(x_BTD: Array, kernel_VD: Array | None, batch: dict) -> Array:
+def batch_nll(x_BTD: Array, output: Output, batch: dict) -> Array:
     """token_nll of a batch, (B, T)."""
-    flat = (batch[name].reshape(-1) for name in ("targets", "weights"))
+    targets_N, weights_N = (batch[name].reshape(-1) for name in ("targets", "weights"))
     x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-    return token_nll(x_ND, kernel_VD, *flat).reshape(batch["targets"].shape)
+    nll_N = token_nll(x_ND, output.kernel_VD, targets_N, weights_N, output.bias_V)
+    return nll_N.reshape(batch["targets"].shape)

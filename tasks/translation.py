@@ -73,8 +73,8 @@ class Translation(Task):
     def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
         inputs = self.inputs(batch)
         key = jax.random.key(0)  # nothing is random without training
-        x_BTD, kernel_VD, _ = token_features(model, variables, inputs, key, train=False)
-        return batch_nll(x_BTD, kernel_VD, batch), None
+        x_BTD, output, _ = token_features(model, variables, inputs, key, train=False)
+        return batch_nll(x_BTD, output, batch), None
 
     def translator(self, model: Any, variables: Any) -> Translator:
         """The model as a function from text to text."""

@@ -33,10 +33,10 @@ class Pairs(tasks.Task):
         return tuple(batch[name] for name in self.fields)
 
     def token_losses(self, model, variables, batch: dict) -> tuple:
-        x_BTD, kernel_VD, _ = token_features(
+        x_BTD, output, _ = token_features(
             model, variables, self.inputs(batch), jax.random.key(0), train=False
         )
-        return batch_nll(x_BTD, kernel_VD, batch), None
+        return batch_nll(x_BTD, output, batch), None
 
 
 def copies(rows: int = 6, length: int = 6, words: int = 8) -> dict[str, np.ndarray]:

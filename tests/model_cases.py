@@ -4,11 +4,15 @@ import functools
 
 import jax
 import numpy as np
+from family_cases import (
+    FAMILY_LANGUAGE_MODELS,
+    FAMILY_SEQ2SEQ,
+    TRANSFORMER,
+)
 
 import models
 
 VOCAB = 13
-TRANSFORMER = {"d_model": 16, "num_heads": 2, "d_ff": 32}
 RECURRENT = {"embedding_size": 12, "hidden_size": 16}
 EVERYTHING = {
     "cell": "lstm",
@@ -22,6 +26,7 @@ EVERYTHING = {
 }
 
 LANGUAGE_MODELS = {
+    **FAMILY_LANGUAGE_MODELS,
     "transformer": {"name": "transformer_lm", "num_layers": 2, **TRANSFORMER},
     "transformer-post-norm": {
         "name": "transformer_lm",
@@ -49,6 +54,7 @@ LANGUAGE_MODELS = {
     "rnn": {"name": "recurrent_lm", "cell": "rnn", "num_layers": 1, **RECURRENT},
 }
 SEQ2SEQ = {
+    **FAMILY_SEQ2SEQ,
     "transformer": {
         "name": "transformer_seq2seq",
         "num_encoder_layers": 1,
@@ -182,6 +188,8 @@ def _made(items: tuple) -> tuple:
         values = random.normal(scale=0.35, size=leaf.shape) + (
             "scale" in jax.tree_util.keystr(path)
         )
+        if "query" in jax.tree_util.keystr(path) and not getattr(model, "scale_attention", True):
+            values /= leaf.shape[-1] ** 0.5  # as such models have it
         leaves.append(values.astype(leaf.dtype))
     return model, jax.tree.unflatten(tree, leaves)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from family_cases import ENCODERS
 from model_cases import LANGUAGE_MODELS, SEQ2SEQ, VOCAB, apply, make, sources, tokens
 
 import models
@@ -75,7 +76,8 @@ def logits_and_gradients(kind, name) -> list[tuple]:
 
 
 def test_every_model_of_the_table_is_covered():
-    covered = {block["name"] for block in (*LANGUAGE_MODELS.values(), *SEQ2SEQ.values())}
+    tables = (LANGUAGE_MODELS, SEQ2SEQ, ENCODERS)
+    covered = {block["name"] for table in tables for block in table.values()}
     assert covered == set(models.MODELS)
 
 

@@ -1,4 +1,4 @@
-"""Layers on their own: dropout's mask, layer norm, dense products, positions."""
+"""Layers on their own: dropout's mask, layer norm, dense products."""
 
 import flax.linen as nn
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.layers import Dense, Dropout, LayerNorm, hashed_bits, sinusoidal_positions
+from models.layers import Dense, Dropout, LayerNorm, hashed_bits
 
 
 def dropped(rate: float, key: int, shape=(200, 64)) -> np.ndarray:
@@ -60,11 +60,3 @@ def test_dense_equals_einsum_over_several_axes():
     assert kernel.shape == (2, 3, 6)
     found = back.apply(variables, expected)
     np.testing.assert_allclose(found, jnp.einsum("bthk,hkd->btd", expected, kernel), atol=1e-5)
-
-
-def test_positions_are_those_of_the_paper():
-    table = sinusoidal_positions(50, 16)
-    position, i = 37, 3
-    angle = position / 10000 ** (2 * i / 16)
-    assert table[position, 2 * i] == pytest.approx(np.sin(angle), abs=1e-6)
-    assert table[position, 2 * i + 1] == pytest.approx(np.cos(angle), abs=1e-6)

@@ -29,6 +29,7 @@ RULES = (
     ("gates", "tensor"),
     ("hidden", None),
     ("kv", None),
+    ("kv_heads", None),
     ("length", None),
     ("layers", None),
 )

@@ -1,7 +1,9 @@
-"""Attention mechanisms are values: (q_BTHK, k_BSHK, v_BSHK, mask) -> (out_BTHK, weights_BHTS).
+"""Attention mechanisms are values:
+(q_BTHK, k_BSGK, v_BSGK, mask, scale, bias_BHTS) -> (out_BTHK, weights_BHTS).
 
-A new one is a file here and a line in MECHANISMS. A mechanism that returns None for
-its weights names no fallback: where weights are recorded, `dot_product` runs instead.
+dot_product.py says what they are, and that scale and bias may be None. A new one is a file
+here and a line in MECHANISMS. A mechanism that returns None for its weights names no fallback:
+where weights are recorded, `dot_product` runs instead.
 """
 
 from models.attention.bare import BareAttention

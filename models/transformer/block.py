@@ -1,8 +1,9 @@
 """One layer of a Transformer: self-attention, cross-attention if it has one, feed-forward."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import flax.struct
@@ -10,11 +11,26 @@ import jax
 import jax.numpy as jnp
 
 from models.attention import MECHANISMS, MultiHeadAttention
-from models.layers import Dense, Dropout, LayerNorm
+from models.attention.positions import PositionOptions, Terms
+from models.layers import NORMS, Dense, Dropout
 from models.masks import Mask
 
 Array = jax.Array
 KeysValues = tuple[Array, Array]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": nn.relu,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "swish": nn.swish,
+}
+GATED = {"gated_relu": "relu", "gated_gelu": "gelu_tanh", "swiglu": "swish"}
+Activation = Literal["relu", "gelu", "gelu_tanh", "swish", "gated_relu", "gated_gelu", "swiglu"]
+
+
+def activation_of(name: str) -> Callable[[Array], Array]:
+    """The function of a name, or the one inside a gate."""
+    return ACTIVATIONS[GATED.get(name, name)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +44,32 @@ class BlockOptions:
     layer_norm: str
     attention: str
     dtype: Any
+    head_dim: int
+    num_kv_heads: int
+    norm: str
+    norm_epsilon: float
+    embedding_norm: bool
+    activation: str
+    use_bias: bool
+    scale_attention: bool
+    positions: PositionOptions
 
-    @property
-    def head_dim(self) -> int:
-        return self.d_model // self.num_heads
+    def make_norm(self) -> nn.Module:
+        """A layer of `norm`."""
+        return NORMS[self.norm](dtype=self.dtype, epsilon=self.norm_epsilon)
+
+    def make_attention(self, num_heads: int) -> MultiHeadAttention:
+        """Attention with so many heads."""
+        return MultiHeadAttention(
+            num_heads,
+            self.head_dim,
+            self.d_model,
+            attend=MECHANISMS[self.attention],
+            dtype=self.dtype,
+            num_kv_heads=self.num_kv_heads,
+            use_bias=self.use_bias,
+            scaled=self.scale_attention,
+        )
 
 
 @flax.struct.dataclass
@@ -41,11 +79,13 @@ class Context:
     Attributes:
         mask: for self-attention.
         encoded_BSD, cross_mask: the encoder's output, for decoders that have one.
+        terms: of positions, for self-attention.
     """
 
     mask: Mask
     encoded_BSD: Array | None = None
     cross_mask: Mask | None = None
+    terms: Terms = Terms()
 
 
 @flax.struct.dataclass
@@ -56,24 +96,34 @@ class Slots:
         new_BT: the slot of the new key and value of each hypothesis.
         mask: over the slots of the cache, for self-attention.
         cross_mask: over the source, for decoders that have one.
+        terms: of positions, from the new ones to those of the slots.
     """
 
     new_BT: Array
     mask: Mask
     cross_mask: Mask | None = None
+    terms: Terms = Terms()
 
 
 class FeedForward(nn.Module):
-    """max(0, x W1 + b1) W2 + b2 (Vaswani et al. 2017, eq. 2)."""
+    """f(x W1 + b1) W2 + b2 (Vaswani et al. 2017, eq. 2), or with a gate
+    (f(x W1 + b1) * (x V + c)) W2 + b2 (Shazeer 2020)."""
 
     options: BlockOptions
 
     @nn.compact
     def __call__(self, x_BTD: Array) -> Array:
         options = self.options
-        x_BTF = Dense((options.d_ff,), ("embed", "mlp"), dtype=options.dtype, name="hidden")(x_BTD)
-        x_BTF = nn.with_logical_constraint(nn.relu(x_BTF), ("batch", "length", "mlp"))
-        return Dense((options.d_model,), ("mlp", "embed"), dtype=options.dtype, name="out")(x_BTF)
+
+        def dense(size: int, axes: tuple[str, str], name: str) -> Dense:
+            return Dense((size,), axes, use_bias=options.use_bias, dtype=options.dtype, name=name)
+
+        x_BTF = dense(options.d_ff, ("embed", "mlp"), "hidden")(x_BTD)
+        x_BTF = activation_of(options.activation)(x_BTF)
+        if options.activation in GATED:
+            x_BTF = x_BTF * dense(options.d_ff, ("embed", "mlp"), "linear")(x_BTD)
+        x_BTF = nn.with_logical_constraint(x_BTF, ("batch", "length", "mlp"))
+        return dense(options.d_model, ("mlp", "embed"), "out")(x_BTF)
 
 
 class Block(nn.Module):
@@ -92,21 +142,16 @@ class Block(nn.Module):
 
     def setup(self) -> None:
         options = self.options
-
-        def attention(num_heads: int) -> MultiHeadAttention:
-            attend, sizes = MECHANISMS[options.attention], (options.head_dim, options.d_model)
-            return MultiHeadAttention(num_heads, *sizes, attend=attend, dtype=options.dtype)
-
-        self.self_attention = attention(self.heads[0])
-        self.self_norm = LayerNorm(dtype=options.dtype)
+        self.self_attention = options.make_attention(self.heads[0])
+        self.self_norm = options.make_norm()
         if self.cross:
-            self.cross_attention = attention(self.heads[1])
-            self.cross_norm = LayerNorm(dtype=options.dtype)
+            self.cross_attention = options.make_attention(self.heads[1])
+            self.cross_norm = options.make_norm()
         self.feed_forward = FeedForward(options)
-        self.feed_forward_norm = LayerNorm(dtype=options.dtype)
+        self.feed_forward_norm = options.make_norm()
         self.dropout = Dropout(options.dropout_rate)
 
-    def _residual(self, x_BTD: Array, sublayer: Any, norm: LayerNorm, train: bool) -> Array:
+    def _residual(self, x_BTD: Array, sublayer: Any, norm: nn.Module, train: bool) -> Array:
         if self.options.layer_norm == "pre":
             x_BTD = x_BTD + self.dropout(sublayer(norm(x_BTD)), train)
         else:
@@ -117,7 +162,9 @@ class Block(nn.Module):
         """The whole sequence at once."""
 
         def look_within(y_BTD: Array) -> Array:
-            return self.self_attention(y_BTD, self.self_attention.keys_values(y_BTD), context.mask)
+            terms = context.terms
+            keys_values = self.self_attention.keys_values(y_BTD, terms)
+            return self.self_attention(y_BTD, keys_values, context.mask, terms)
 
         x_BTD = self._residual(x_BTD, look_within, self.self_norm, train)
         memory = self.cross_attention.keys_values(context.encoded_BSD) if self.cross else None
@@ -158,11 +205,11 @@ class Block(nn.Module):
             nonlocal written
             rows_B1 = jnp.arange(slots.new_BT.shape[0])[:, None]
 
-            key_BTHK, value_BTHK = self.self_attention.keys_values(y_BTD)
+            key_BTHK, value_BTHK = self.self_attention.keys_values(y_BTD, slots.terms)
             key_BHKS = cache[0].at[rows_B1, :, :, slots.new_BT].set(key_BTHK, unique_indices=True)
             value_BHSK = cache[1].at[rows_B1, :, slots.new_BT].set(value_BTHK, unique_indices=True)
             written = key_BHKS, value_BHSK
-            return self.self_attention(y_BTD, from_cache(written), slots.mask)
+            return self.self_attention(y_BTD, from_cache(written), slots.mask, slots.terms)
 
         x_BTD = self._residual(x_BTD, look_within, self.self_norm, False)
         memory = from_cache(memory) if memory else None
@@ -180,6 +227,9 @@ def init_caches(
     options: BlockOptions, heads: Sequence[int], batch_size: int, num_slots: int
 ) -> list[KeysValues]:
     """Empty keys and values of self-attention for layers of so many heads; see from_cache."""
-    sizes = [(batch_size, num_heads, options.head_dim, num_slots) for num_heads in heads]
+    sizes = [
+        (batch_size, options.num_kv_heads or num_heads, options.head_dim, num_slots)
+        for num_heads in heads
+    ]
     keys = [jnp.zeros(size, options.dtype) for size in sizes]
     return [(keys_BHKS, keys_BHKS.swapaxes(2, 3)) for keys_BHKS in keys]

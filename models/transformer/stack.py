@@ -5,14 +5,42 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from models.layers import LayerNorm
+from models.attention.positions import Positions, Terms
 from models.transformer.block import Block, BlockOptions, Context, KeysValues, Slots
 from registry import ConfigError
 
 Array = jax.Array
 
 
-class Stack(nn.Module):
+class Entrance(nn.Module):
+    """What stands before the layers of a stack: positions, and a norm if there is one."""
+
+    options: BlockOptions
+
+    def _setup_entrance(self, causal: bool) -> None:
+        options = self.options
+        self.positions = Positions(
+            options.positions,
+            options.d_model,
+            options.num_heads,
+            options.head_dim,
+            causal,
+            options.dtype,
+        )
+        if options.embedding_norm:
+            self.embedding_norm = options.make_norm()
+
+    def enter(self, x: Array, place: Array | None, length: int) -> Array:
+        """Embeddings as the first layer sees them, but for dropout; see Positions.embed."""
+        x = self.positions.embed(x, place, length)
+        return self.embedding_norm(x) if self.options.embedding_norm else x
+
+    def terms(self, query_BT: Array, key_BS: Array) -> Terms:
+        """What positions change in self-attention; see Positions.terms."""
+        return self.positions.terms(query_BT, key_BS)
+
+
+class Stack(Entrance):
     """Blocks one after another; with pre-layer-norm a last norm follows them.
 
     Attributes:
@@ -21,15 +49,17 @@ class Stack(nn.Module):
         scan_layers: one compiled body with parameters stacked on a leading axis "layers":
             compiles in the time of one layer. Its parameters are laid out otherwise than
             those of the loop, so a checkpoint of one is not a checkpoint of the other.
+        causal: whether places see no later ones.
     """
 
-    options: BlockOptions
-    heads: tuple[tuple[int, ...], ...]
+    heads: tuple[tuple[int, ...], ...] = ()
     cross: bool = False
     remat: bool = False
     scan_layers: bool = False
+    causal: bool = False
 
     def setup(self) -> None:
+        self._setup_entrance(self.causal)
         block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
         if self.scan_layers:
             if len(set(self.heads)) > 1:
@@ -41,7 +71,7 @@ class Stack(nn.Module):
         else:
             self.layers = [block(self.options, heads, self.cross) for heads in self.heads]
         if self.options.layer_norm == "pre":
-            self.norm = LayerNorm(dtype=self.options.dtype)
+            self.norm = self.options.make_norm()
 
     def __call__(self, x_BTD: Array, context: Context, train: bool) -> Array:
         """Runs all layers over the whole sequence."""
