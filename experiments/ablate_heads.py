@@ -11,8 +11,6 @@ with attention. Writes heads.csv, heads.json and heads.png into RUN/analysis, or
 """
 
 import argparse
-import csv
-import io
 import json
 import sys
 import time
@@ -140,14 +138,13 @@ def check(options: argparse.Namespace, run: Any) -> None:
 def save(folder: Path, found: dict, settings: dict[str, Any]) -> None:
     """The table, the settings, and the picture."""
     from experiments import heads_picture
-    from training.files import storage_errors, write_atomic
+    from training.files import storage_errors, write_atomic, write_csv
 
     columns = found["columns"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["part", "layer", "head", *columns])
-    for x, head in enumerate(found["heads"]):
-        writer.writerow([*head, *(f"{values[x]:.7g}" for values in columns.values())])
+    table = [
+        [*head, *(f"{values[x]:.7g}" for values in columns.values())]
+        for x, head in enumerate(found["heads"])
+    ]
     rest = {k: v for k, v in found.items() if k not in ("heads", "columns")}
     rows = [
         {**head._asdict(), **{name: float(values[x]) for name, values in columns.items()}}
@@ -155,7 +152,7 @@ def save(folder: Path, found: dict, settings: dict[str, Any]) -> None:
     ]
     with storage_errors("write into", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "heads.csv", text.getvalue())
+        write_csv(folder / "heads.csv", ["part", "layer", "head", *columns], table)
         write_atomic(
             folder / "heads.json", json.dumps({**settings, **rest, "heads": rows}, indent=1) + "\n"
         )

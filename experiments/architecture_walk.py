@@ -12,7 +12,6 @@ Writes walk.csv and walk.png: the loss of each step, and what it adds to the ste
 by seed. The steps have the same tokens, not the same parameters (the report lists both).
 """
 
-import csv
 import json
 import sys
 from argparse import Namespace
@@ -26,7 +25,7 @@ from analysis import seeds
 from configs.architecture_walk import STEPS
 from errors import Parser
 from experiments import learning_curves
-from training.files import save_figure, storage_errors
+from training.files import save_figure, storage_errors, write_csv
 
 
 def walk(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -98,10 +97,8 @@ def draw(path: Path, steps: Sequence[Mapping[str, Any]]) -> None:
 
 def save(out: Path, steps: Sequence[Mapping[str, Any]]) -> None:
     with storage_errors("write the walk to", out):
-        with (out / "walk.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(steps[-1]), restval="")
-            writer.writeheader()
-            writer.writerows(steps)
+        names = list(steps[-1])  # of the first, which adds nothing, some are empty
+        write_csv(out / "walk.csv", names, ([step.get(name) for name in names] for step in steps))
         draw(out / "walk.png", steps)
 
 

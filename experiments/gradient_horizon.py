@@ -11,11 +11,10 @@ validation text. Writes horizon.csv, radii.csv, memory.csv and horizon.png.
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -32,6 +31,7 @@ from experiments.memory_tasks import (
 )
 from trained import load_run, load_task
 from training import checkpoint_reader
+from training.files import storage_errors, write_csv
 
 LEARNING_RATE = 1e-2
 SOLVED = 0.05  # error over chance
@@ -111,19 +111,15 @@ def memories(sizes: Sizes) -> Iterable[Memory]:
                 yield Memory(task, name, length, error, step)
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-
-
 def save(out: Path, found: list[Horizon], memory: list[Memory]) -> None:
     """The tables and the picture."""
-    out.mkdir(parents=True, exist_ok=True)
     norms = [(h.model, h.step, k, x) for h in found for k, x in enumerate(h.norms.tolist(), 1)]
-    write_csv(out / "horizon.csv", ("model", "step", "k", "gradient_norm"), norms)
     radii = [(h.model, h.step, *radius) for h in found for radius in h.radii]
-    write_csv(out / "radii.csv", ("model", "step", *Radius._fields), radii)
-    write_csv(out / "memory.csv", Memory._fields, memory)
+    with storage_errors("write into", out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_csv(out / "horizon.csv", ("model", "step", "k", "gradient_norm"), norms)
+        write_csv(out / "radii.csv", ("model", "step", *Radius._fields), radii)
+        write_csv(out / "memory.csv", Memory._fields, memory)
     horizon_picture.draw(out / "horizon.png", found, memory, SOLVED)
 
 

@@ -11,8 +11,6 @@ Exit codes: 0 done, 64 wrong arguments, 65 bad data, 74 disk.
 """
 
 import argparse
-import csv
-import io
 import itertools
 import sys
 from collections import Counter
@@ -25,13 +23,13 @@ import numpy as np
 import data
 from analysis import roles
 from analysis.attention import Head, attention_weights, by_head
-from data.files import storage_errors, write_file
 from data.sources.toy_language import FUTURE, SOURCE_AND, TARGET_AND, ToyLanguage
 from errors import Parser
 from experiments.attention_payload import Reading, Shown
 from experiments.head_tables import read_effects
 from experiments.translate import whole_number
 from trained import cache_of
+from training.files import storage_errors, write_csv
 
 COLUMNS = ("part", "layer", "head", "role", "score", "chance", "queries", "label")
 MAX_TOKENS = 128
@@ -123,17 +121,13 @@ def token_counts(tokenizer: Any, examples: Iterable[data.Example]) -> Counter[in
     return counts + Counter({token: len(texts) for token in (data.BOS, data.EOS)})
 
 
-def as_csv(scores: Mapping[Head, Mapping[str, roles.Score]]) -> str:
+def rows_of(scores: Mapping[Head, Mapping[str, roles.Score]]) -> Iterator[list[Any]]:
     """One row for each head and role, the best role of a head first."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
     for head, by_role in scores.items():
         for role, found in ranked(by_role):
             label = "yes" if found.is_role else "no"
             numbers = f"{found.score:.6f}", f"{found.chance:.6f}", found.queries
-            writer.writerow([*head, role, *numbers, label])
-    return text.getvalue()
+            yield [*head, role, *numbers, label]
 
 
 def ranked(by_role: Mapping[str, roles.Score]) -> list[tuple[str, roles.Score]]:
@@ -178,10 +172,10 @@ def run(options: argparse.Namespace) -> None:
     effects = read_effects(options.workdir)
     scores = measure(options)
     path = options.output or Path(options.workdir) / "analysis" / "roles.csv"
-    if options.output is None:
-        with storage_errors(f"make {path.parent}"):
+    with storage_errors("write", path):
+        if options.output is None:
             path.parent.mkdir(exist_ok=True)
-    write_file(path, as_csv(scores).encode())
+        write_csv(path, COLUMNS, rows_of(scores))
     print(table(scores, effects))
     print(sentence_about_worst(scores, effects) or f"Written to {path}.")
 

@@ -13,8 +13,6 @@ Writes pruning.csv, pruning.json and pruning.png into RUN/analysis, or into --ou
 """
 
 import argparse
-import csv
-import io
 import json
 import sys
 import time
@@ -177,15 +175,12 @@ class Study:
 def save_curves(folder: Path, points: Sequence[Point]) -> None:
     """The table and the picture."""
     from experiments.heads_picture import draw_curves
-    from training.files import storage_errors, write_atomic
+    from training.files import storage_errors, write_csv
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Point._fields)
-    writer.writerows([*point[:3], *(f"{x:.7g}" for x in point[3:])] for point in points)
+    rows = ([*point[:3], *(f"{x:.7g}" for x in point[3:])] for point in points)
     with storage_errors("write into", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "pruning.csv", text.getvalue())
+        write_csv(folder / "pruning.csv", Point._fields, rows)
         draw_curves(folder / "pruning.png", points)
 
 

@@ -17,7 +17,6 @@ sentence, and a later call, or one after an interruption, generates only what is
 Writes scores_by_length.csv, .json and .png.
 """
 
-import csv
 import hashlib
 import json
 import math
@@ -44,7 +43,7 @@ from tasks.pronunciation import nearest_edits, references_of
 from tasks.search import Translator
 from trained import cache_of, load_run
 from training import cores
-from training.files import storage_errors, write_atomic
+from training.files import storage_errors, write_atomic, write_csv
 from training.progress import ProgressBar
 
 NAME = "scores_by_length"
@@ -240,10 +239,7 @@ def save(out: Path, numbers: dict[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / f"{NAME}.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
         rows = table(numbers)
-        with (out / f"{NAME}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(out / f"{NAME}.csv", list(rows[0]), (row.values() for row in rows))
         length_picture.draw(out / f"{NAME}.png", numbers)
 
 

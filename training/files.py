@@ -1,10 +1,11 @@
 """Writing files so that a kill, a power cut or a full disk never leaves half of one."""
 
 import contextlib
+import csv
 import errno
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             temporary.unlink()
         raise
     fsync_folder(path.parent)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a table in one step, as write_atomic does."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_atomic(path, text.getvalue())
 
 
 def fsync_folder(path: Path) -> None:

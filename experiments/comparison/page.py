@@ -1,7 +1,6 @@
 """The report of a comparison as one HTML file that needs no network, and its tables as files."""
 
 import base64
-import csv
 import hashlib
 import html
 import json
@@ -12,7 +11,7 @@ from typing import Any
 
 from analysis.curves import AXES
 from experiments.comparison.pictures import AXIS_NAMES, bin_names, short
-from training.files import storage_errors, write_atomic
+from training.files import storage_errors, write_atomic, write_csv
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --quiet: #777; }
@@ -37,13 +36,13 @@ def write_tables(folder: Path, numbers: Mapping[str, Any]) -> None:
     with storage_errors("write the report to", folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "numbers.json", text)
-        with (folder / "points.csv").open("w", newline="", encoding="utf-8") as file:
-            names = list(numbers["runs"][0]["points"][0])
-            writer = csv.DictWriter(file, ["label", "seed", *names])
-            writer.writeheader()
-            for run in numbers["runs"]:
-                rows = ({"label": run["label"], "seed": run["seed"], **p} for p in run["points"])
-                writer.writerows(rows)
+        names = list(numbers["runs"][0]["points"][0])
+        rows = (
+            [run["label"], run["seed"], *map(point.get, names)]
+            for run in numbers["runs"]
+            for point in run["points"]
+        )
+        write_csv(folder / "points.csv", ["label", "seed", *names], rows)
 
 
 def write_page(folder: Path, numbers: Mapping[str, Any], pictures: Mapping[str, Path]) -> Path:
