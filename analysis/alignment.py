@@ -1,4 +1,4 @@
-"""Alignments of words: from attention weights, against known links, and between two models.
+"""Alignments of words: from attention weights, against known links, and two against each other.
 
 Links are sets of (source, target) positions, counted from 0. Axes: T target, S source words,
 W pieces of the tokenizer.
@@ -41,10 +41,10 @@ def _membership(words: Sequence[int]) -> np.ndarray:
     return (np.asarray(words)[:, None] == np.arange(max(words, default=-1) + 1)).astype(float)
 
 
-def hard_links(weights_TS: np.ndarray, threshold: float = 0.0) -> set[Link]:
-    """Each target word to the source word with the largest weight, if it is above threshold."""
+def hard_links(weights_TS: np.ndarray) -> set[Link]:
+    """Each target word to the source word with the largest weight, if it is above 0."""
     best_T = weights_TS.argmax(axis=1)
-    return {(int(s), t) for t, s in enumerate(best_T) if weights_TS[t, s] > threshold}
+    return {(int(s), t) for t, s in enumerate(best_T) if weights_TS[t, s] > 0}
 
 
 def soft_links(weights_TS: np.ndarray, threshold: float = 0.15) -> set[Link]:
@@ -62,11 +62,6 @@ def entropy(weights_TS: np.ndarray) -> float:
 def agreement(one_TS: np.ndarray, other_TS: np.ndarray) -> float:
     """Share of target words that two sets of weights align to the same source word."""
     return float((one_TS.argmax(axis=1) == other_TS.argmax(axis=1)).mean())
-
-
-def overlap(one_TS: np.ndarray, other_TS: np.ndarray) -> float:
-    """Mean over target words of sum_s min(p, q): 1 where two distributions are the same."""
-    return float(np.minimum(one_TS, other_TS).sum(axis=1).mean())
 
 
 class ErrorCounts:

@@ -36,11 +36,10 @@ def test_entropy_between_its_limits():
     assert alignment.entropy(np.array([[0.2, 0.2, 0.0]])) == pytest.approx(math.log(2))
 
 
-def test_agreement_and_overlap():
+def test_agreement():
     one_TS, other_TS = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.6, 0.4], [0.7, 0.3]])
-    assert alignment.agreement(one_TS, one_TS) == alignment.overlap(one_TS, one_TS) == 1
+    assert alignment.agreement(one_TS, one_TS) == 1
     assert alignment.agreement(one_TS, other_TS) == 0.5
-    assert alignment.overlap(one_TS, other_TS) == pytest.approx((0.7 + 0.5) / 2)
 
 
 def test_error_rate_by_hand():
