@@ -166,11 +166,11 @@ class Shown:
         """Tokens to look at; a piece that goes on a word begins with a dot."""
         tokenizer = self.run.tokenizer
         dotted = tokenizer.name in ("bpe", "unigram")
+        words = alignment.word_of_each_piece(tokenizer, ids.tolist())
         labels, last = [], -1
-        for i, token in enumerate(ids.tolist()):
+        for token, word in zip(ids.tolist(), words, strict=True):
             text = SPECIAL.get(token)
             if text is None:
-                word = len(tokenizer.decode(ids[: i + 1].tolist()).split()) - 1
                 goes_on = dotted and word == last
                 text = ("·" if goes_on else "") + visible(tokenizer.decode([token]))
                 last = word
