@@ -24,6 +24,11 @@ def cache_of(settings: Mapping[str, Any]) -> str:
     return settings["data_dir"] or str(CACHE)
 
 
+def source_of(settings: Mapping[str, Any]) -> data.Source:
+    """The texts that a run was trained on."""
+    return data.build_source(settings["task"]["source"], cache_of(settings))
+
+
 class TrainedRun(NamedTuple):
     """What a run directory holds of a trained model.
 

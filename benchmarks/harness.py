@@ -13,7 +13,6 @@ import dataclasses
 import datetime
 import importlib.util
 import json
-import os
 import pathlib
 import shlex
 import statistics
@@ -24,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks import machine
+from training.files import write_atomic
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
@@ -219,9 +219,7 @@ def replace_section(document: str, title: str, body: str) -> str:
 def save_section(title: str, body: str, path: pathlib.Path) -> None:
     """Writes one section of the results file; the others keep what they say."""
     document = path.read_text(encoding="utf-8") if path.exists() else ""
-    unfinished = path.with_suffix(".md.unfinished")
-    unfinished.write_text(replace_section(document, title, body), encoding="utf-8")
-    os.replace(unfinished, path)
+    write_atomic(path, replace_section(document, title, body))
 
 
 def commit() -> str:

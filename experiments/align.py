@@ -34,11 +34,11 @@ def read(options: argparse.Namespace) -> list[Sentence]:
     import data
     from analysis.alignment import word_of_each_piece, word_weights
     from analysis.attention import attention_of_pairs, heads_across
-    from trained import cache_of, load_run
+    from trained import load_run, source_of
 
     run = load_run(options.workdir, "seq2seq", options.checkpoint)
     settings = run.settings
-    source = data.build_source(settings["task"]["source"], cache_of(settings))
+    source = source_of(settings)
     examples = source.pairs(options.split)[: options.limit]
     pieces = [[run.tokenizer.encode(text) for text in (e.source, e.target)] for e in examples]
     pairs = [[np.array([*side, data.EOS], np.int32) for side in sides] for sides in pieces]

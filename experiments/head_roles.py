@@ -28,7 +28,7 @@ from errors import Parser
 from experiments.attention_payload import Reading, Shown
 from experiments.head_tables import read_effects
 from experiments.translate import whole_number
-from trained import cache_of
+from trained import source_of
 from training.files import storage_errors, write_csv
 
 COLUMNS = ("part", "layer", "head", "role", "score", "chance", "queries", "label")
@@ -106,7 +106,7 @@ def measure(options: argparse.Namespace) -> dict[Head, dict[str, roles.Score]]:
     """Scores of all heads of a run."""
     shown = Shown(options.workdir, options.checkpoint, MAX_TOKENS)
     settings = shown.run.settings
-    source = data.build_source(settings["task"]["source"], cache_of(settings))
+    source = source_of(settings)
     examples = source.pairs(options.split)[: options.limit]
     side = settings["task"].get("side", "target")
     read = [sentence_of(source, example, shown.read(example), side) for example in examples]

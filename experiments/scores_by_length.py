@@ -41,7 +41,7 @@ from experiments.comparison import runs
 from experiments.comparison.plan import say
 from tasks.pronunciation import nearest_edits, references_of
 from tasks.search import Translator
-from trained import cache_of, load_run
+from trained import load_run, source_of
 from training import cores
 from training.files import storage_errors, write_atomic, write_csv
 from training.progress import ProgressBar
@@ -189,7 +189,7 @@ def collect(paths: Sequence[str], out: Path, split: str, num_bins: int) -> dict[
             )
     runs.check_comparable(groups, tokenizers=False)
     task = first["task"]["name"]
-    source = data.build_source(first["task"]["source"], cache_of(first))
+    source = source_of(first)
     lengths = np.array([len(example.source.split()) for example in source.pairs(split)])
     bins = quantile_bins(lengths, num_bins)
     measures = measures_of(task, source, split)

@@ -37,7 +37,7 @@ def examples_of(options: argparse.Namespace, settings: dict[str, Any]) -> list[A
         DataError: --input cannot be read, or there is no sentence in it.
     """
     import data
-    from trained import cache_of
+    from trained import source_of
 
     lines = list(options.sentence)
     if options.input:
@@ -52,7 +52,7 @@ def examples_of(options: argparse.Namespace, settings: dict[str, Any]) -> list[A
         if not pairs or not all(source.strip() for source, _ in pairs):
             raise DataError(f"{options.input or '--sentence'}: a sentence is empty.")
         return [data.Example(source, target.strip()) for source, target in pairs]
-    source = data.build_source(settings["task"]["source"], cache_of(settings))
+    source = source_of(settings)
     return source.pairs(options.split)[: options.limit]
 
 

@@ -12,13 +12,12 @@ from errors import Parser
 
 def report(options: argparse.Namespace) -> None:
     """Prints a paragraph for each side of each split."""
-    import data
     from analysis.rare_words import count_unknown
     from data.sources import SPLITS
-    from trained import cache_of, load_run
+    from trained import load_run, source_of
 
     run = load_run(options.workdir, "seq2seq")
-    source = data.build_source(run.settings["task"]["source"], cache_of(run.settings))
+    source = source_of(run.settings)
     lines = []
     for split in SPLITS:
         for side in ("source", "target"):

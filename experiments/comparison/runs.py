@@ -15,7 +15,7 @@ from analysis.budgets import non_embedding_parameters
 from analysis.curves import AXES, Curve
 from errors import ConfigError
 from experiments.comparison.plan import check_same_data, run_folders, say
-from trained import cache_of
+from trained import source_of
 from training.metrics import read_metrics
 from training.run_directory import CONFIG, RunDirectory
 
@@ -154,7 +154,7 @@ def check_comparable(groups: Sequence[Group], tokenizers: bool = True) -> None:
         task = run.settings["task"]
         block = json.dumps(task["source"], sort_keys=True)
         if block not in known:
-            source = data.build_source(task["source"], cache_of(run.settings))
+            source = source_of(run.settings)
             known[block] = f"{task['source']['name']} {source.fingerprint()[:12]}"
         same = {"task": task["name"], "side": task.get("side"), "data": known[block]}
         if tokenizers:

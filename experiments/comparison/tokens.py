@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-import data
 from analysis.curves import Binned, binned, geometric_bins
 from experiments.comparison.runs import Run
-from trained import cache_of, load_run, load_task
+from trained import load_run, load_task, source_of
 
 SPLIT = "validation"
 
@@ -101,6 +100,6 @@ def floor_of(settings: dict[str, Any]) -> Any:
     task = settings["task"]
     if task["name"] != "language_modelling" or task["tokenizer"]["name"] != "words":
         return None
-    source = data.build_source(task["source"], cache_of(settings))
+    source = source_of(settings)
     known = getattr(source, "entropy", None)
     return known() if known and task["side"] != "both" else None
