@@ -38,7 +38,7 @@ def batches_of(task: Any, split: str, limit: int) -> list[dict[str, np.ndarray]]
         if limit and examples >= limit:
             break
     if not examples:
-        raise ConfigError(f"--split {split} has no examples.")
+        raise ConfigError(f"The {split} split has no examples.")
     return found
 
 

@@ -132,14 +132,16 @@ def measure(options: argparse.Namespace) -> None:
             raise ConfigError(f"--workdir {options.workdir} has no checkpoints.")
     else:
         found, memory = list(horizons_of_copy(sizes)), list(memories(sizes))
-    save(Path(options.out), found, memory)
+    save(options.out, found, memory)
     print(f"Wrote {options.out}/horizon.png and its tables.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = Parser(__doc__)
-    parser.add_argument("--out", required=True, help="folder of the tables and the picture")
+    parser.add_argument(
+        "--out", required=True, type=Path, help="folder of the tables and the picture"
+    )
     parser.add_argument("--workdir", help="a run of train.py with a language model")
     parser.add_argument("--smoke", action="store_true", help="the whole path in seconds")
     return parser.run(measure, argv)

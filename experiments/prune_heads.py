@@ -193,7 +193,7 @@ def save_numbers(folder: Path, numbers: dict[str, Any]) -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuses what makes no sense, before anything is read."""
+    """Reads --methods, and refuses what makes no sense before any file is read."""
     for name, least in {
         "steps": 1,
         "seeds": 1,

@@ -60,6 +60,10 @@ def show(options: argparse.Namespace) -> None:
     """Writes what is asked for and prints the files."""
     if options.checkpoint and len(options.checkpoint) != len(options.workdir):
         raise ConfigError("--checkpoint: give one for each --workdir, or none.")
+    for kind in ("png", "pdf"):
+        picture = getattr(options, kind)
+        if picture and picture.suffix.lower() != f".{kind}":
+            raise ConfigError(f"--{kind} {picture}: its name must end in .{kind}.")
     from experiments.attention_page import render
     from experiments.attention_payload import Shown, build
     from training.files import storage_errors, write_atomic

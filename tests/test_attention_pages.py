@@ -215,6 +215,7 @@ def test_what_is_wrong_is_one_line(runs, tmp_path, capsys):
         ([transformer, "--checkpoint=9"], 64, "No checkpoint of step 9"),
         ([transformer, "--checkpoint=1", "--checkpoint=2"], 64, "one for each --workdir"),
         ([transformer, "--limit=0"], 64, "--limit"),
+        ([transformer, "--pdf=maps.png"], 64, "--pdf maps.png: its name must end in .pdf."),
         ([transformer, "--sentence= "], 65, "empty"),
         ([transformer, f"--input={tmp_path / 'none'}"], 65, "cannot be read"),
         ([transformer, "--sentence=a\tb", f"--output={tmp_path}/no/x.html"], 74, "Cannot write"),
