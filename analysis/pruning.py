@@ -5,7 +5,7 @@ without them. Axes: X heads, C numbers of heads that are kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,14 +14,21 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from analysis.head_measures import importance_sums, normalised
 from analysis.heads import Heads, Layer, Path
 from errors import ConfigError
+from models.recurrent.seq2seq import RecurrentSeq2Seq
 from models.transformer.models import TransformerLM, TransformerSeq2Seq
 
-# The axis of the heads in each array of a module.
-AXES = {
-    **{(name, "kernel"): 1 for name in ("query", "key", "value")},
-    **{(name, "bias"): 0 for name in ("query", "key", "value")},
-    ("out", "kernel"): 0,
-}
+
+class Slice(NamedTuple):
+    """Where the heads of a layer lie in an array.
+
+    Attributes:
+        axis: along which they lie one after another, from `start`, with `width` places each.
+    """
+
+    path: Path
+    axis: int
+    start: int = 0
+    width: int = 1
 
 
 def nested_masks(scores_X: np.ndarray, kept: Sequence[int]) -> np.ndarray:
@@ -69,14 +76,36 @@ def array_of(params: Mapping[Path, Any], layer: Layer, *names: str) -> np.ndarra
     return array if layer.place is None else array[layer.place]
 
 
-def weight_norms(heads: Heads, variables: Any) -> np.ndarray:
-    """|W_V W_O| (Frobenius) of each head of a Transformer: what it can write at most."""
+def weight_norms(model: Any, variables: Any, heads: Heads) -> np.ndarray:
+    """|W_V W_O| (Frobenius) of each head: what it can write at most.
+
+    W_O of a recurrent decoder is all that reads the context, side by side.
+
+    Raises:
+        ConfigError: the heads of this model have no values of their own.
+    """
+    require_separable(model)
     params, norms = flatten_dict(variables["params"]), []
     for layer in heads.layers:
-        value_DHK = array_of(params, layer, "value", "kernel")
-        out_HKD = array_of(params, layer, "out", "kernel")
-        products_HDD = np.einsum("dhk,hke->hde", value_DHK, out_HKD)
-        norms.append(np.sqrt(np.square(products_HDD).sum((1, 2))))
+        if is_transformer(model):
+            value_DHK = array_of(params, layer, "value", "kernel")
+            out_HKE = array_of(params, layer, "out", "kernel")
+        else:
+            heads_of_layer, readers = layer.num_heads, context_readers(model, params)
+            value_DX = params[(*layer.path, "score", "value", "kernel")]
+            value_DHK = np.reshape(value_DX, (len(value_DX), heads_of_layer, -1))
+            out_HKE = np.concatenate(
+                [
+                    np.reshape(
+                        params[path][start : start + value_DX.shape[1]],
+                        (heads_of_layer, value_DHK.shape[2], -1),
+                    )
+                    for path, _, start, _ in readers
+                ],
+                axis=-1,
+            )
+        products_HDE = np.einsum("dhk,hke->hde", value_DHK, out_HKE)
+        norms.append(np.sqrt(np.square(products_HDE).sum((1, 2))))
     return np.concatenate(norms)
 
 
@@ -86,12 +115,51 @@ def is_transformer(model: Any) -> bool:
     return isinstance(model, TransformerLM | TransformerSeq2Seq) and "recurrent" not in halves
 
 
-def require_transformer(model: Any) -> None:
+def is_separable(model: Any) -> bool:
+    """Whether heads can be cut out of the arrays of a model."""
+    attends_with_heads = isinstance(model, RecurrentSeq2Seq) and model.attention == "multi_head"
+    return attends_with_heads or is_transformer(model)
+
+
+def least_heads(model: Any) -> int:
+    """How many heads must be left: an RNN without any would have no attention."""
+    return 0 if is_transformer(model) else 1
+
+
+def require_separable(model: Any) -> None:
     """Raises ConfigError for other models."""
-    if not is_transformer(model):
+    if not is_separable(model):
         raise ConfigError(
-            f"Heads can be cut out of a Transformer only; this is a {type(model).__name__}."
+            "Heads can be cut out of a Transformer or of an RNN with attention='multi_head'; this "
+            f"is a {type(model).__name__}."
         )
+
+
+def slices_of(model: Any, params: Mapping[Path, Any], layer: Layer) -> list[Slice]:
+    """Where the heads of a layer lie in flat parameters, those of a scan out of their stacks."""
+    path = layer.path
+    if is_transformer(model):
+        if layer.place is not None:
+            path = (path[0], f"layers_{layer.place}", *path[2:])
+        inner = [((name, "kernel"), 1) for name in ("query", "key", "value")]
+        inner += [((name, "bias"), 0) for name in ("query", "key", "value")]
+        return [Slice((*path, *names), axis) for names, axis in [*inner, (("out", "kernel"), 0)]]
+    names = (("query",), ("key", "kernel"), ("value", "kernel"))
+    inner = [((*path, "score", *name), 1) for name in names]
+    width = params[inner[0][0]].shape[1] // layer.num_heads
+    own = [Slice(found, axis, 0, width) for found, axis in inner]
+    return own + [reader._replace(width=width) for reader in context_readers(model, params)]
+
+
+def context_readers(model: RecurrentSeq2Seq, params: Mapping[Path, Any]) -> list[Slice]:
+    """The matrices that a context is multiplied with, at its place among what they read."""
+    if model.context_to == "output":  # [context; s]
+        return [Slice(("attention_decoder", "combine"), 0)]
+    # the cell reads [s; context], the readout and a pointer [s; word; context]
+    found = [Slice(("attention_decoder", "unit", "recurrent"), 0, model.hidden_size)]
+    before = model.hidden_size + model.embedding_size
+    names = [("readout", "kernel"), ("pointer", "gate", "kernel")]
+    return found + [Slice(name, 0, before) for name in names if name in params]
 
 
 def remove_heads(model: Any, variables: Any, mask_X: np.ndarray) -> tuple[Any, dict]:
@@ -104,22 +172,24 @@ def remove_heads(model: Any, variables: Any, mask_X: np.ndarray) -> tuple[Any, d
         (model with heads_kept, {"params": ...}).
 
     Raises:
-        ConfigError: it is no Transformer.
+        ConfigError: its heads cannot be cut out, or an RNN would have none left.
     """
-    require_transformer(model)
+    require_separable(model)
+    if mask_X.sum() < least_heads(model):
+        raise ConfigError(f"A {type(model).__name__} needs one head at least.")
     heads = Heads(model, variables)
     params = flatten_dict(variables["params"])
-    smaller = _out_of_stacks(params) if model.scan_layers else dict(params)
+    smaller = _out_of_stacks(params) if getattr(model, "scan_layers", False) else dict(params)
     counts = []
     for i, layer in enumerate(heads.layers):
-        kept = np.flatnonzero(mask_X[heads.layer_of_X == i])
-        counts.append(len(kept))
-        path = layer.path
-        if layer.place is not None:
-            path = (path[0], f"layers_{layer.place}", *path[2:])
-        for names, axis in AXES.items():
-            smaller[(*path, *names)] = np.take(np.asarray(smaller[(*path, *names)]), kept, axis)
-    model = model.clone(scan_layers=False, heads_kept=tuple(counts))
+        keep_H = mask_X[heads.layer_of_X == i] > 0
+        counts.append(int(keep_H.sum()))
+        for path, axis, start, width in slices_of(model, smaller, layer):
+            array = np.asarray(smaller[path])
+            places = start + np.flatnonzero(np.repeat(~keep_H, width))
+            smaller[path] = np.delete(array, places, axis)
+    one_by_one = {"scan_layers": False} if is_transformer(model) else {}
+    model = model.clone(heads_kept=tuple(counts), **one_by_one)
     return model, {"params": unflatten_dict(smaller)}
 
 

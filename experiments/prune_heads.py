@@ -8,7 +8,8 @@ step; by the norm of their weights; in random orders over several seeds, the con
 no curve says anything (Budhraja et al. 2020); by hard-concrete gates at several penalties (l0,
 Voita et al. 2019); by Gumbel top-k gates (top_k, Li et al. 2021). Gates are learned on training
 batches, the model stays as it is. Orders come from --order_split, curves from --split. A
-Transformer then loses its heads for good, down to --keep, and its speed and memory are measured.
+Transformer, or an RNN with attention='multi_head', then loses its heads for good, down to --keep,
+and its speed and memory are measured.
 Writes pruning.csv, pruning.json and pruning.png into RUN/analysis, or into --output.
 """
 
@@ -48,13 +49,16 @@ class Study:
 
     def __init__(self, run: Any, task: Any, options: argparse.Namespace) -> None:
         from analysis.heads import Heads
+        from analysis.pruning import least_heads
 
         self.run, self.task, self.options = run, task, options
         self.heads = Heads(run.model, run.variables)
         steps = np.linspace(len(self.heads), 0, min(options.steps, len(self.heads)) + 1)
-        self.keep = len(self.heads) // 2 if options.keep is None else options.keep
-        if not 0 <= self.keep <= len(self.heads):
-            raise ConfigError(f"--keep must be in 0 to {len(self.heads)}, got {self.keep}.")
+        fewest = least_heads(run.model)
+        half = max(fewest, len(self.heads) // 2)
+        self.keep = half if options.keep is None else options.keep
+        if not fewest <= self.keep <= len(self.heads):
+            raise ConfigError(f"--keep must be in {fewest} to {len(self.heads)}, got {self.keep}.")
         counts = {*np.round(steps).astype(int).tolist(), self.keep}
         self.kept = sorted(counts, reverse=True)  # --keep among them: no ties at the cut
         self.batches = batches_of(task, options.split, options.limit)
@@ -78,7 +82,7 @@ class Study:
                 *self.model, self.scoring, self.kept, normalise=normalise
             )
         elif method == "weight_norm":
-            scores = pruning.weight_norms(self.heads, self.run.variables)
+            scores = pruning.weight_norms(*self.model[1:])
             masks = pruning.nested_masks(scores, self.kept)
         elif method == "random":
             found = []
@@ -216,7 +220,8 @@ def smaller_model(study: Study, masks: dict[str, np.ndarray]) -> dict[str, Any]:
     if "importance" in masks:
         by, ranks_X = "importance", masks["importance"].sum(0)  # removals that each survives
     else:
-        by, ranks_X = "weight_norm", pruning.weight_norms(study.heads, study.run.variables)
+        by = "weight_norm"
+        ranks_X = pruning.weight_norms(*study.model[1:])
     (mask,) = pruning.nested_masks(ranks_X, [study.keep])
     return {"by": by, **study.cut(mask)}
 
@@ -224,13 +229,13 @@ def smaller_model(study: Study, masks: dict[str, np.ndarray]) -> dict[str, Any]:
 def work(options: argparse.Namespace) -> None:
     """Prunes the model of a run and keeps what was found."""
     check(options)
-    from analysis.pruning import is_transformer, require_transformer
+    from analysis.pruning import is_separable, require_separable
     from trained import load_run, load_task
     from training.progress import ProgressBar
 
     run = load_run(options.workdir, None, options.checkpoint)
     if "weight_norm" in options.methods or options.keep is not None:
-        require_transformer(run.model)
+        require_separable(run.model)
     task = load_task(run)
     study = Study(run, task, options)
     with ProgressBar(len(options.methods) + len(study.batches), stream=sys.stderr) as bar:
@@ -243,7 +248,7 @@ def work(options: argparse.Namespace) -> None:
     folder = options.output or Path(options.workdir) / "analysis"
     save_curves(folder, points)
     save_numbers(folder, numbers)
-    if is_transformer(run.model):
+    if is_separable(run.model):
         found = numbers["smaller"] = smaller_model(study, masks)
         small, whole = (1e3 * found[name]["seconds"] for name in ("smaller", "whole"))
         save_numbers(folder, numbers)

@@ -39,8 +39,8 @@ def test_iterative_pruning_keeps_the_planted_head_to_the_last():
 
 
 def test_the_planted_head_has_the_largest_weights():
-    _, variables, found = planted()
-    norms = pruning.weight_norms(found, variables)
+    model, variables, found = planted()
+    norms = pruning.weight_norms(model, variables, found)
     assert found.names[norms.argmax()] == PLANTED
     params = variables["params"]["decoder"]["layers_0"]["cross_attention"]
     product = params["value"]["kernel"][:, 0] @ params["out"]["kernel"][0]
@@ -48,17 +48,27 @@ def test_the_planted_head_has_the_largest_weights():
     assert norms[x] == pytest.approx(np.linalg.norm(product), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["transformer", "transformer-scan-remat"])
+RECURRENT = SEQ2SEQ["lstm-attention-copy-luong"] | {"num_heads": 4}
+SMALLER = {
+    **{name: SEQ2SEQ[name] for name in ("transformer", "transformer-scan-remat")},
+    "context to the output, fed back": SEQ2SEQ["lstm-attention-luong"] | {"num_heads": 4},
+    "context to the cell, deep, a pointer": RECURRENT | {"context_to": "cell"},
+}
+
+
+@pytest.mark.parametrize("name", SMALLER)
 def test_a_smaller_model_says_the_same(name):
-    """Whole and step by step; one layer has no head left."""
-    model, variables = make(SEQ2SEQ[name])
+    """Whole and step by step; one layer of each Transformer has no head left."""
+    model, variables = make(SMALLER[name])
     found, batch = Heads(model, variables), copies()
     mask = np.resize(np.array([1, 0, 1, 1], np.float32), len(found))
-    mask[-2:] = 0
+    if pruning.is_transformer(model):
+        mask[-2:] = 0
     smaller, arrays = pruning.remove_heads(model, variables, mask)
     assert sum(smaller.heads_kept) == mask.sum()
     assert models.num_parameters(arrays) < models.num_parameters(variables)
-    assert jax.eval_shape(lambda: models.init(smaller, jax.random.key(0))).keys() == arrays.keys()
+    fresh = jax.eval_shape(lambda: models.init(smaller, jax.random.key(0)))
+    assert jax.tree.map(np.shape, fresh) == jax.tree.map(np.shape, arrays)
     inputs = TASK.inputs(batch)
     expected = apply(model, found.masked(variables, mask), *inputs)
     np.testing.assert_allclose(apply(smaller, arrays, *inputs), expected, atol=1e-5)
@@ -96,10 +106,35 @@ def test_wrong_numbers_of_heads_are_refused(options, sentence):
         models.build({**SEQ2SEQ["transformer"], **options}, 13)
 
 
-def test_heads_of_recurrent_decoders_are_not_cut_out():
+def test_what_cannot_be_cut_out_is_refused():
+    model, variables = make(SEQ2SEQ["lstm-attention"])
+    with pytest.raises(ConfigError, match="multi_head'; this is a RecurrentSeq2Seq"):
+        pruning.remove_heads(model, variables, np.ones(1))
     model, variables = make(SEQ2SEQ["lstm-attention-luong"])
-    with pytest.raises(ConfigError, match="a Transformer only; this is a RecurrentSeq2Seq"):
-        pruning.remove_heads(model, variables, np.ones(2))
+    with pytest.raises(ConfigError, match="needs one head at least"):
+        pruning.remove_heads(model, variables, np.zeros(2))
+    with pytest.raises(ConfigError, match="one number of at most num_heads"):
+        models.build(SEQ2SEQ["lstm-attention-luong"] | {"heads_kept": (3,)}, 13)
+
+
+@pytest.mark.parametrize("context_to", ["cell", "output"])
+def test_what_a_head_of_an_rnn_can_write_at_most(context_to):
+    """All matrices that read the context stand behind the values of a head."""
+    block = RECURRENT | {"context_to": context_to, "copy": context_to == "cell"}
+    model, variables = make(block)
+    params = variables["params"]
+    decoder, norms = params["attention_decoder"], []
+    if context_to == "cell":  # [s; context], and [s; word; context]
+        parts = [decoder["unit"]["recurrent"][16:], params["readout"]["kernel"][28:]]
+        readers = np.concatenate([*parts, params["pointer"]["gate"]["kernel"][28:]], axis=1)
+    else:
+        readers = decoder["combine"][:32]
+    value = np.asarray(decoder["score"]["value"]["kernel"])
+    for h in range(4):
+        rows = slice(8 * h, 8 * h + 8)  # both directions of 16
+        norms.append(np.linalg.norm(value[:, rows] @ readers[rows]))
+    found = pruning.weight_norms(model, variables, Heads(model, variables))
+    np.testing.assert_allclose(found, norms, rtol=1e-5)
 
 
 def test_hard_concrete_gates_follow_their_formulas():

@@ -84,10 +84,11 @@ class AttentionDecoder(nn.Module):
         hidden = self.hidden_size
         widths = (hidden, self.keys_size, self.values_size)
         self.scorer = self.score(*widths, self.score_options, dtype=self.dtype, name="score")
-        fed = self.values_size if self.context_to == "cell" else hidden * self.input_feeding
+        context = self.score.context_size(self.values_size, self.score_options)
+        fed = context if self.context_to == "cell" else hidden * self.input_feeding
         self.unit = CELLS[self.options.cell](hidden, self.options, hidden + fed, self.dtype)
         if self.context_to == "output":
-            shape = (self.values_size + hidden, hidden)
+            shape = (context + hidden, hidden)
             self.combine = matrix(self, "combine", ("hidden", "mlp"), shape)
 
     @nn.nowrap

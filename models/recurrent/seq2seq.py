@@ -39,6 +39,8 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
             adds; its values per target place are sown under 'penalties'.
         copy: a pointer may copy words of the source (See et al. 2017; recurrent/pointer.py).
         num_heads: of multi_head.
+        heads_kept: the number of them that is left, each as wide as before, alone in a tuple
+            (as in a Transformer); empty: all.
         window_radius: of local_m and local_p.
         max_positions: source positions that location and a convolutional encoder tell apart.
         kernel_size: neighbours that a layer of a convolutional encoder sees.
@@ -66,6 +68,7 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
     coverage_weight: NonNegativeFloat = 0.0
     copy: bool = False
     num_heads: PositiveInt = 1
+    heads_kept: tuple[PositiveInt, ...] = ()
     window_radius: PositiveInt = 10
     max_positions: PositiveInt = 256
     kernel_size: PositiveInt = 3
@@ -74,6 +77,11 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
         chosen = f"config.model.attention is {self.attention!r}, but"
         if self.num_heads > 1 and self.attention != "multi_head":
             raise ConfigError(f"{chosen} num_heads={self.num_heads} needs 'multi_head'.")
+        if self.heads_kept and (len(self.heads_kept) > 1 or self.heads_kept[0] > self.num_heads):
+            raise ConfigError(
+                f"config.model.heads_kept must be one number of at most num_heads "
+                f"({self.num_heads}), got {list(self.heads_kept)}."
+            )
         if self.coverage and self.attention not in COVERED:
             raise ConfigError(f"{chosen} coverage needs one of: {', '.join(COVERED)}.")
         if self.attention == "none":
@@ -102,7 +110,12 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
                 width,
                 width,
                 (COVERED if self.coverage else SCORES)[self.attention],
-                ScoreOptions(self.num_heads, self.window_radius, self.max_positions),
+                ScoreOptions(
+                    self.num_heads,
+                    sum(self.heads_kept),
+                    self.window_radius,
+                    self.max_positions,
+                ),
                 self.context_to,
                 self.input_feeding,
                 self.cell_options(),

@@ -24,11 +24,13 @@ class ScoreOptions:
 
     Attributes:
         num_heads: of multi_head.
+        heads_kept: how many of these are left, each as wide as before; 0: all.
         window_radius: D of local_m and local_p: 2 D + 1 positions are seen.
         max_positions: source positions that location has a weight for.
     """
 
     num_heads: int = 1
+    heads_kept: int = 0
     window_radius: int = 10
     max_positions: int = 256
 
@@ -46,6 +48,11 @@ class Score(nn.Module):
     values_size: int
     options: ScoreOptions = ScoreOptions()
     dtype: Any = jnp.float32
+
+    @classmethod
+    def context_size(cls, values_size: int, options: ScoreOptions) -> int:
+        """The width of the context, all heads side by side."""
+        return values_size
 
     def memory(self, keys_BSD: Array, values_BSD: Array) -> Arrays:
         """What no query changes: at least "values" (B, S, values_size), batch first."""

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from models.attention.scores.base import Arrays, Linear, Score, matrix
+from models.attention.scores.base import Arrays, Linear, Score, ScoreOptions, matrix
 from models.layers import Dense
 from registry import ConfigError
 
@@ -24,7 +24,7 @@ class MultiHead(Score):
                 f"config.model.num_heads must divide the width of the encoder's output, "
                 f"{self.values_size}, got {self.options.num_heads}."
             )
-        size = self.values_size
+        size = self.context_size(self.values_size, self.options)
 
         def project() -> Dense:
             return Dense((size,), ("embed", "heads"), use_bias=False, dtype=self.dtype)
@@ -32,8 +32,13 @@ class MultiHead(Score):
         self.key, self.value = project(), project()
         self.query = matrix(self, "query", ("hidden", "heads"), (self.query_size, size))
 
+    @classmethod
+    def context_size(cls, values_size: int, options: ScoreOptions) -> int:
+        heads = options.num_heads
+        return values_size // heads * (options.heads_kept or heads)
+
     def memory(self, keys_BSD: Array, values_BSD: Array) -> Arrays:
-        heads = self.options.num_heads
+        heads = self.options.heads_kept or self.options.num_heads
         keys_BSHK = self.key(keys_BSD).reshape(*keys_BSD.shape[:2], heads, -1)
         keys_BSHK = keys_BSHK * keys_BSHK.shape[-1] ** -0.5
         return {"keys": keys_BSHK, "values": self.value(values_BSD)}
