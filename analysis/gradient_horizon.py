@@ -24,7 +24,7 @@ class Radius(NamedTuple):
     radius: float
 
 
-def horizon(model: nn.Module, params: Any, inputs_BT: Array, targets_B: Array) -> np.ndarray:
+def horizon(model: nn.Module, params: Any, inputs_BT: Any, targets_B: Any) -> np.ndarray:
     """Norms of the gradient of the last token's loss, by distance.
 
     The state s_t is all that a recurrent model carries on from a token (h and c of all

@@ -87,16 +87,20 @@ def horizons_of_copy(sizes: Sizes) -> Iterable[Horizon]:
 def horizons_of_run(workdir: str) -> Iterable[Horizon]:
     """A run's language model at each of its checkpoints, on rows of validation text."""
     run = load_run(workdir, "language_model")
-    settings, task = run.settings, load_task(run)
-    batch = task.batch("validation", 0)
-    lengths_B = (batch["segments"] > 0).sum(axis=1)
-    rows = lengths_B >= max(2, lengths_B.max() // 2)
-    length = lengths_B[rows].min()
-    inputs, targets = (batch[name][rows, :length] for name in ("inputs", "targets"))
+    settings, (inputs, targets) = run.settings, validation_rows(load_task(run))
     for step in checkpoint_reader.good_steps(Path(workdir) / "checkpoints"):
         params = load_run(workdir, "language_model", step).variables["params"]
         norms = horizon(run.model, params, inputs, targets[:, -1])
         yield Horizon(settings["model"]["name"], step, norms, spectral_radii(params))
+
+
+def validation_rows(task: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets (B, T) of a language model: long rows of text, cut to the shortest."""
+    batch = task.batch("validation", 0)
+    lengths_B = (batch["segments"] > 0).sum(axis=1)
+    rows = lengths_B >= max(2, lengths_B.max() // 2)
+    length = lengths_B[rows].min()
+    return batch["inputs"][rows, :length], batch["targets"][rows, :length]
 
 
 def memories(sizes: Sizes) -> Iterable[Memory]:

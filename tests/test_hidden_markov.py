@@ -49,6 +49,18 @@ def test_the_floor_equals_brute_force_on_a_tiny_language():
     assert 0 < found.standard_error < 1e-3
 
 
+def test_the_loss_of_the_true_model_is_the_probability_of_a_sentence():
+    source = build()
+    strings = list(itertools.product(range(source.num_symbols), repeat=source.length))
+    texts = [" ".join(f"s{symbol}" for symbol in string) for string in strings]
+    losses = source.loss_of_truth(texts)
+    p = np.array([probability(source, string) for string in strings])
+    np.testing.assert_allclose(losses.sum(axis=1), -np.log(p), rtol=1e-10)
+    assert (losses[:, -1] == 0).all()
+    # over all sentences it is the entropy
+    np.testing.assert_allclose(p @ losses, [*brute_force(source), 0.0], rtol=1e-10)
+
+
 def test_where_symbols_tell_the_state_the_floor_is_that_of_a_markov_chain():
     source = build(num_symbols=3)
     source.emission_SV = np.eye(3) * (1 - 2e-12) + 1e-12

@@ -1,8 +1,10 @@
 """A comparison from end to end: plan, interruption, numbers, page, refusals."""
 
 import csv
+import html
 import json
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,11 +13,13 @@ import numpy as np
 import pytest
 import trainer_cases
 
+import data
 import train
 from errors import Preempted
 from experiments import learning_curves
 from experiments.comparison import page, plan, runs
-from experiments.comparison.tokens import positions, token_losses
+from experiments.comparison.tokens import token_losses
+from trained import load_run, load_task
 from training.metrics import read_metrics
 
 LSTM = "configs/hidden_markov.py:model=lm-lstm-tiny,length=6,smoke"
@@ -75,12 +79,11 @@ def test_an_interrupted_comparison_goes_on_and_runs_nothing_twice(compared):
 
 def test_the_numbers_follow_from_the_run_directories(compared, tmp_path):
     """R35: from the folders alone, by the command that stands in the report."""
-    paths = [str(compared.out / "runs" / run) for run in RUNS]
-    again = ["--match=params", f"--out={tmp_path}"]
-    assert learning_curves.main([*paths, *again]) == 0
-    found = json.loads((tmp_path / "numbers.json").read_text())
-    for name in ("match", "curves", "final", "time_to_target", "by_position", "differences"):
-        assert found[name] == compared.numbers[name], name
+    text = (compared.out / "report.html").read_text()
+    (said,) = re.findall(r"<code>python experiments/learning_curves.py (.*)</code>", text)
+    command = shlex.split(html.unescape(said).replace("FOLDER", str(tmp_path)))
+    assert learning_curves.main(command) == 0
+    assert json.loads((tmp_path / "numbers.json").read_text()) == compared.numbers
     assert learning_curves.main([f"--out={compared.out}", "--report_only"]) == 0
     assert json.loads((compared.out / "numbers.json").read_text()) == compared.numbers
 
@@ -113,12 +116,34 @@ def test_the_numbers_are_those_of_the_metrics(compared):
     params = [row["params"] for row in numbers["configs"]]
     assert numbers["match"]["spread"] == pytest.approx(max(params) / min(params) - 1)
     assert 0 < numbers["floor"]["per_token"] < min(r["mean"] for r in numbers["final"]["rows"])
+    (pair,) = numbers["examples"]["pairs"]
+    assert numbers["examples"]["num_tokens"] == 8 * 7
+    assert pair["mean"] == pytest.approx(numbers["final"]["pairs"][0]["mean"], abs=1e-5)
+    assert pair["low"] < pair["mean"] < pair["high"]
+    assert list(numbers["horizon"]) == [row["label"] for row in numbers["configs"]]
+    for found in numbers["horizon"].values():
+        assert len(found["mean"]) == len(found["share"]) == 7 - 1
+        assert found["share"][-1] == pytest.approx(1)
+        assert 1 <= found["within"]["0.5"] <= found["within"]["0.9"] <= 6
+
+
+def test_the_floor_is_what_the_true_model_loses_on_these_sentences(compared):
+    settings = runs.read(compared.out / "runs" / RUNS[0]).settings
+    source = data.build_source(settings["task"]["source"], settings["data_dir"])
+    losses = source.loss_of_truth([example.target for example in source.pairs("validation")])
+    floor = compared.numbers["floor"]
+    assert floor["per_token"] == pytest.approx(losses.mean())
+    assert floor["by_position"] == pytest.approx(losses.mean(axis=0))
+    assert floor["entropy"] == pytest.approx(source.entropy().per_token)
+    assert floor["entropy"] != pytest.approx(floor["per_token"], rel=1e-3)
+    assert "on just these sentences" in (compared.out / "report.html").read_text()
 
 
 def test_the_losses_of_tokens_add_up_to_the_validation_loss(compared):
     for run in RUNS[:2]:
         run = runs.read(compared.out / "runs" / run)
-        found = token_losses(run)
+        trained = load_run(run.path, None)
+        found = token_losses(trained, load_task(trained))
         assert found.nll.mean() == pytest.approx(run.curve("step").y[-1], rel=1e-5)
         assert sorted(set(found.position)) == list(range(1, 8))
         assert len(found.nll) == 8 * 7  # num_validation sentences, six symbols and the end
@@ -145,7 +170,7 @@ class References(HTMLParser):
 def test_the_page_needs_no_network_and_escapes_what_it_shows(compared):
     text = (compared.out / "report.html").read_text()
     references = References(text)
-    assert len(references.found) == 2
+    assert len(references.found) == 3
     assert all(found.startswith("data:image/png;base64,") for found in references.found)
     assert not {"script", "link", "iframe", "object", "base"} & set(references.tags)
     assert not re.search(r"https?:|url\(|@import|//[a-z]", re.sub(r"base64,[^\"]*", "", text))
@@ -154,9 +179,9 @@ def test_the_page_needs_no_network_and_escapes_what_it_shows(compared):
     hostile = "<img src=x onerror=alert(1)>\"'"
     numbers = json.loads(json.dumps(compared.numbers).replace("lm-lstm-tiny-length=6-smoke", "@@"))
     numbers = json.loads(json.dumps(numbers).replace("@@", json.dumps(hostile)[1:-1]))
-    shown = References(page.page(numbers, {"curves": "data:,", "tokens": "data:,"}))
-    assert shown.tags.count("img") == 2
-    for name in ("curves.png", "tokens.png"):
+    shown = References(page.page(numbers, dict.fromkeys(("curves", "horizon", "tokens"), "data:,")))
+    assert shown.tags.count("img") == 3
+    for name in ("curves.png", "horizon.png", "tokens.png"):
         assert (compared.out / name).read_bytes()[:4] == b"\x89PNG"
 
 
@@ -267,17 +292,3 @@ def test_steps_are_chosen_for_tokens_flops_and_seconds(compared, capsys):
     assert len(measured) == 2
     assert min(measured.values()) > 0
     assert "measured over 2 steps" in capsys.readouterr().err
-
-
-def test_positions_in_rows_and_streams():
-    segments_BT = np.array([[1, 1, 2, 2, 2], [1, 2, 3, 3, 0]])
-    batch = {"segments": segments_BT, "targets": segments_BT}
-    position_BT, _ = positions(batch, 0)
-    assert position_BT.tolist()[0] == [1, 2, 1, 2, 3]
-    assert position_BT.tolist()[1][:4] == [1, 1, 1, 2]
-    streams = {"segments": np.array([[1, 1, 2], [2, 2, 3]]), "targets": np.zeros((2, 3))}
-    position_BT, before_B = positions(streams, np.array([4, 9]))
-    assert position_BT.tolist() == [[5, 6, 1], [1, 2, 1]]
-    assert before_B.tolist() == [1, 1]
-    targets = {"targets": np.zeros((1, 3))}
-    assert positions(targets, 0)[0].tolist() == [[1, 2, 3]]

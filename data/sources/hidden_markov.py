@@ -1,6 +1,7 @@
 """A language whose entropy is known: the symbols that a hidden Markov model emits."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,6 +79,27 @@ class HiddenMarkov(Synthetic):
         text = " ".join(symbols)
         return Example(text, text, tuple((i, i) for i in range(self.length)))
 
+    def _after(self, belief_NS: np.ndarray, symbol_N: np.ndarray) -> np.ndarray:
+        """p(z_{t+1} | x_1 .. x_t) from p(z_t | x_1 .. x_{t-1}) and x_t."""
+        belief_NS = belief_NS * self.emission_SV.T[symbol_N]
+        return belief_NS / belief_NS.sum(axis=1, keepdims=True) @ self.transition_SS
+
+    def loss_of_truth(self, sentences: Sequence[str]) -> np.ndarray:
+        """-ln p(x_t | x_<t) in nats of each token of some sentences, the end last.
+
+        (N, length + 1), by the forward algorithm: what the model that made them loses on just
+        these, where `entropy` is what it loses on endless text. No model has a lower expected
+        loss; by chance one may lose less here.
+        """
+        symbol_NT = np.array([[int(word[1:]) for word in text.split()] for text in sentences])
+        belief_NS = np.full((len(sentences), self.num_states), 1 / self.num_states)
+        found_NT = np.zeros((len(sentences), self.length + 1))  # the end is certain
+        for t, symbol_N in enumerate(symbol_NT.T):
+            chance_NV = belief_NS @ self.emission_SV
+            found_NT[:, t] = -np.log(chance_NV[np.arange(len(symbol_N)), symbol_N])
+            belief_NS = self._after(belief_NS, symbol_N)
+        return found_NT
+
     def entropy(self, num_sentences: int = 20_000) -> Entropy:
         """The entropy of a token given all before it, by the forward algorithm.
 
@@ -94,8 +116,7 @@ class HiddenMarkov(Synthetic):
             found_TN.append(-(next_NV * np.log(next_NV)).sum(axis=1))
             drawn_N = (u_N[:, None] > next_NV.cumsum(axis=1)).sum(axis=1)
             drawn_N = np.minimum(drawn_N, self.num_symbols - 1)
-            belief_NS = belief_NS * self.emission_SV.T[drawn_N]
-            belief_NS = belief_NS / belief_NS.sum(axis=1, keepdims=True) @ self.transition_SS
+            belief_NS = self._after(belief_NS, drawn_N)
         found_NT = np.array([*found_TN, np.zeros(num_sentences)]).T  # the end is certain
         error = found_NT.mean(axis=1).std() / num_sentences**0.5
         return Entropy(float(found_NT.mean()), float(error), found_NT.mean(axis=0))

@@ -9,8 +9,11 @@ import numpy as np
 from analysis import budgets, seeds
 from analysis.curves import AXES, Binned, mean_curve, reached
 from errors import ConfigError
+from experiments.comparison.examples import paired_differences
+from experiments.comparison.horizon import horizon_of, horizons
 from experiments.comparison.runs import Group, config_differences
 from experiments.comparison.tokens import TokenLosses, floor_of, token_losses
+from trained import load_run, load_task
 
 BUDGET_OF = {"params": "params", "flops": "flops", "walltime": "seconds", "tokens": "tokens"}
 
@@ -41,11 +44,14 @@ def collect(
     finals = {g.label: [final_loss(run, contract) for run in g.runs] for g in groups}
     chosen = max(map(np.mean, finals.values())) if target is None else target
     floor = floor_of(groups[0].runs[0].settings)
-    tokens = {}
+    tokens, reaches = {}, {}
     for group in groups:
         for run in group.runs:
             say(f"loss of each token: {run.path}")
-            tokens.setdefault(group.label, []).append(token_losses(run))
+            trained = load_run(run.path, kind=None)
+            task = load_task(trained)
+            tokens.setdefault(group.label, []).append(token_losses(trained, task))
+            reaches.setdefault(group.label, []).append(horizon_of(trained, task, say))
     return {
         "match": contract | {"measured_seconds_per_step": dict(measured or {})},
         "configs": [config_row(group) for group in groups],
@@ -57,14 +63,12 @@ def collect(
             "is_default": target is None,
             "configs": {g.label: time_to_target(g, float(chosen)) for g in groups},
         },
+        # of the final models, which are not what is compared where runs are cut
+        "examples": None if contract["at"] is not None else paired_differences(tokens),
         "by_position": bins_of(tokens, TokenLosses.by_position),
         "by_frequency": bins_of(tokens, TokenLosses.by_frequency),
-        "floor": floor
-        and {
-            "per_token": floor.per_token,
-            "standard_error": floor.standard_error,
-            "by_position": floor.by_position.tolist(),
-        },
+        "horizon": horizons(reaches),
+        "floor": floor and floor._asdict(),
         "differences": config_differences(groups),
         "environments": environments(groups),
     }

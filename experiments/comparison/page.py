@@ -2,32 +2,24 @@
 
 import base64
 import hashlib
-import html
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from analysis.curves import AXES
+from experiments.comparison.markup import (
+    STYLE,
+    data_uri,
+    escape,
+    image,
+    number,
+    short_number,
+    table,
+)
 from experiments.comparison.pictures import AXIS_NAMES, bin_names, short
 from training.files import storage_errors, write_atomic, write_csv
-
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --quiet: #777; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-p, li { max-width: 46rem; } .quiet { color: var(--quiet); }
-img { width: 100%; background: #fff; border-radius: 6px; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; white-space: nowrap; }
-.texts :is(th, td) { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-thead th { background: var(--soft); vertical-align: bottom; }
-.warn { border-left: 4px solid #D55E00; padding: .4rem .9rem; background: var(--soft); }
-code { font-size: .9em; overflow-wrap: anywhere; }
-"""
 
 
 def write_tables(folder: Path, numbers: Mapping[str, Any]) -> None:
@@ -54,10 +46,6 @@ def write_page(folder: Path, numbers: Mapping[str, Any], pictures: Mapping[str, 
     return path
 
 
-def data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
 def page(numbers: Mapping[str, Any], images: Mapping[str, str]) -> str:
     """The whole document. Every text is escaped, and no script, font or link is let in."""
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
@@ -73,6 +61,7 @@ def page(numbers: Mapping[str, Any], images: Mapping[str, str]) -> str:
         "them are known, the band a bootstrap over seeds (with one seed there is none).</p>",
         *budget_section(numbers),
         *target_section(numbers),
+        *horizon_section(numbers, images),
         "<h2>Loss by position in the context, and by frequency of the token</h2>",
         image(images["tokens"], "Loss by position and by frequency"),
         *frequency_section(numbers),
@@ -89,29 +78,6 @@ def page(numbers: Mapping[str, Any], images: Mapping[str, str]) -> str:
     )
 
 
-def escape(value: Any) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def image(uri: str, alt: str) -> str:
-    return f'<img src="{uri}" alt="{escape(alt)}">'
-
-
-def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], texts: bool = False) -> str:
-    """A table of escaped cells; numbers to the right, texts to the left."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    lines = [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
-    kind = "wide texts" if texts else "wide"
-    return (
-        f'<div class="{kind}"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    return "\u2013" if value is None else f"{value:.{digits}f}"
-
-
 def final_section(numbers: Mapping[str, Any]) -> list[str]:
     """The verdict: final losses, differences, and what so few seeds can say."""
     final, floor = numbers["final"], numbers["floor"]
@@ -124,30 +90,48 @@ def final_section(numbers: Mapping[str, Any]) -> list[str]:
         cells.append(number(row["deviation"]))
         rows.append([*cells, *([number(row["mean"] - floor["per_token"])] if floor else [])])
     if floor:
-        header.append("above the entropy")
+        header.append("above the true model")
     where = "where the runs are cut" if numbers["match"]["status"] == "cut" else "at the end"
     out = [f"<h2>Validation loss {where}, nats per token</h2>", table(header, rows)]
     if floor:
         out.append(
-            f"<p>On endless text no model can lose less than the entropy of the language, "
-            f"{floor['per_token']:.4f} nats per token (simulated, standard error "
-            f"{floor['standard_error']:.1g}); on a few sentences the least loss differs "
-            "from it by chance.</p>"
+            f"<p>The model that made the language loses {floor['per_token']:.4f} nats per token on "
+            "just these sentences, and on endless text, where nothing can lose less, "
+            f"{floor['entropy']:.4f} (its entropy; simulated, standard error "
+            f"{floor['standard_error']:.1g}).</p>"
         )
     if several and final["pairs"]:
         header = ["difference", "mean", "95 % interval", "p", "seeds"]
         pairs = [
-            [
-                f"{pair['first']} \u2212 {pair['second']}",
-                f"{pair['mean']:+.4f}",
-                f"{pair['low']:+.4f} to {pair['high']:+.4f}",
-                number(pair["p"], 3),
-                pair["num_pairs"],
-            ]
+            [*difference_cells(pair), number(pair["p"], 3), pair["num_pairs"]]
             for pair in final["pairs"]
         ]
         out.append(table(header, pairs))
-    return [*out, f"<p class=quiet>{escape(final['said'])}</p>"]
+    out.append(f"<p class=quiet>{escape(final['said'])}</p>")
+    return [*out, *example_section(numbers["examples"])]
+
+
+def difference_cells(pair: Mapping[str, Any]) -> list[str]:
+    """Which two, the mean of their difference, and its interval."""
+    return [
+        f"{pair['first']} \u2212 {pair['second']}",
+        f"{pair['mean']:+.4f}",
+        f"{pair['low']:+.4f} to {pair['high']:+.4f}",
+    ]
+
+
+def example_section(found: Mapping[str, Any] | None) -> list[str]:
+    """Differences of these very models over the rows of the split."""
+    if not found:
+        return []
+    rows = [[*difference_cells(pair), number(pair["p"])] for pair in found["pairs"]]
+    return [
+        table(["difference of the final models", "mean", "95 % interval over rows", "p"], rows),
+        f"<p class=quiet>Paired bootstrap over the {found['num_rows']:,} rows of the validation "
+        f"split ({found['num_tokens']:,} tokens), means over seeds, p adjusted for the number of "
+        "pairs: whether these very models would differ on more text of this kind. It says nothing "
+        "about other seeds, which the table above does.</p>",
+    ]
 
 
 def budget_section(numbers: Mapping[str, Any]) -> list[str]:
@@ -212,8 +196,24 @@ def target_section(numbers: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def short_number(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 or value >= 1e15 else short(value)
+def horizon_section(numbers: Mapping[str, Any], images: Mapping[str, str]) -> list[str]:
+    """How far back gradients reach, for language models."""
+    if not numbers["horizon"]:
+        return []
+    rows = [
+        [label, *(f"{k:.3g}" for k in found["within"].values())]
+        for label, found in numbers["horizon"].items()
+    ]
+    shares = next(iter(numbers["horizon"].values()))["within"]
+    return [
+        "<h2>Gradient horizon</h2>",
+        image(images["horizon"], "Gradient of the last token's loss against the distance"),
+        table(["config", *(f"{float(s):.0%} within" for s in shares)], rows),
+        "<p class=quiet>Norms of the gradient of the last token's loss with respect to what the "
+        "final model carries on k tokens before: the states of a recurrent network, the residual "
+        "stream of a Transformer; median over rows of validation text, which a model reads on from "
+        "one document to the next. Within so many tokens lies so much of the sum of all norms.</p>",
+    ]
 
 
 def frequency_section(numbers: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,8 @@ def draw_all(folder: Path, numbers: Mapping[str, Any]) -> dict[str, Path]:
     """Writes the PNGs; returns them by name."""
     looks = look_of([config["label"] for config in numbers["configs"]])
     drawn = {"curves": draw_curves(numbers, looks), "tokens": draw_tokens(numbers, looks)}
+    if numbers["horizon"]:
+        drawn["horizon"] = draw_horizon(numbers, looks)
     paths = {}
     for name, figure in drawn.items():
         paths[name] = folder / f"{name}.png"
@@ -54,7 +56,7 @@ def draw_curves(numbers: Mapping[str, Any], looks: Mapping[str, Any]) -> Figure:
             draw_band(axes, curve["x"], curve, looks[label], label)
         axes.axhline(target, color="0.45", lw=0.9, ls=":", label=f"target {target:.4g}")
         if floor:
-            name = f"entropy of the language {floor['per_token']:.4g}"
+            name = f"true model on these sentences {floor['per_token']:.4g}"
             axes.axhline(floor["per_token"], color="0.2", lw=1.1, ls=(0, (6, 3)), label=name)
         if axis == numbers_axis(numbers):
             axes.axvline(numbers["match"]["at"], color="0.45", lw=0.9, label="cut")
@@ -88,7 +90,7 @@ def draw_tokens(numbers: Mapping[str, Any], looks: Mapping[str, Any]) -> Figure:
         floor = np.array(numbers["floor"]["by_position"])
         ends = zip(bins["first"], bins["last"], strict=True)
         least = [floor[first - 1 : last].mean() for first, last in ends]
-        left.plot(x, least, color="0.2", lw=1.1, ls=(0, (6, 3)), label="entropy of the language")
+        left.plot(x, least, color="0.2", lw=1.1, ls=(0, (6, 3)), label="true model")
     left.set(xscale="log", xlabel="position of the token in its context")
     left.set_ylabel("validation loss, nats per token")
     last = max(bins["last"][-1] for bins in numbers["by_position"].values())
@@ -110,6 +112,23 @@ def draw_tokens(numbers: Mapping[str, Any], looks: Mapping[str, Any]) -> Figure:
     right.set_xlim(-0.4, len(places) - 0.6)
     right.set_xlabel("times that an epoch of training has the token")
     for axes in (left, right):
+        style(axes)
+    legend(figure)
+    return figure
+
+
+def draw_horizon(numbers: Mapping[str, Any], looks: Mapping[str, Any]) -> Figure:
+    """The gradient against the distance, and what share of it lies within a distance."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for label, found in numbers["horizon"].items():
+        k = np.arange(1, len(found["mean"]) + 1)
+        draw_band(left, k, found, looks[label], label)
+        right.plot(k, found["share"], lw=1.6, label=label, **looks[label])
+    left.set(yscale="log", ylabel=r"$|\partial L_T\,/\,\partial s_{T-k}|$, median of the rows")
+    right.set(ylim=(0, 1.02), ylabel="share of all norms within k")
+    for axes in (left, right):
+        axes.set_xlabel("k, tokens back from the loss")
         style(axes)
     legend(figure)
     return figure

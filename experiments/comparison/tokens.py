@@ -1,14 +1,14 @@
 """The loss of each token of a split under the final model of a run, by place and by frequency."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from analysis.curves import Binned, binned, geometric_bins
-from experiments.comparison.runs import Run
-from trained import load_run, load_task, source_of
+from trained import TrainedRun, source_of
 
 SPLIT = "validation"
 
@@ -18,11 +18,16 @@ class TokenLosses(NamedTuple):
 
     Attributes:
         nll: in nats.
+        row: of the split that it stands in, counted from 0: an example, or several in one row
+            of a language model.
+        target: its id.
         position: tokens that the model had read, 1 for the first of a document or target.
         frequency: how often training predicts that token in an epoch.
     """
 
     nll: np.ndarray
+    row: np.ndarray
+    target: np.ndarray
     position: np.ndarray
     frequency: np.ndarray
 
@@ -36,24 +41,41 @@ class TokenLosses(NamedTuple):
         return binned(self.frequency, self.nll, np.array(starts))
 
 
-def token_losses(run: Run) -> TokenLosses:
-    """Reads a run's final parameters and evaluates its validation split, token by token."""
-    trained = load_run(run.path, kind=None)
-    task = load_task(trained)
-    evaluate = jax.jit(functools.partial(task.token_losses, trained.model))
-    carry: Any = task.init_carry(trained.model)
+class Floor(NamedTuple):
+    """What the model that made a text loses on it.
+
+    Attributes:
+        per_token: mean over the very sentences of the split.
+        by_position: the same at each place.
+        entropy, standard_error: what it would lose on endless text, simulated.
+    """
+
+    per_token: float
+    by_position: Sequence[float]
+    entropy: float
+    standard_error: float
+
+
+def token_losses(run: TrainedRun, task: Any) -> TokenLosses:
+    """Evaluates the validation split under a run's final parameters, token by token."""
+    evaluate = jax.jit(functools.partial(task.token_losses, run.model))
+    carry: Any = task.init_carry(run.model)
     before_B: Any = 0
-    found = []
+    found, num_rows = [], 0
     for step in range(task.num_batches(SPLIT)):
         batch = task.batch(SPLIT, step)
         position_BT, before_B = positions(batch, before_B if carry is not None else 0)
-        nll_BT, carry = evaluate(trained.variables, with_carry(batch, carry))
+        nll_BT, carry = evaluate(run.variables, with_carry(batch, carry))
         counts_BT = batch["weights"] > 0
-        found.append(
-            (np.asarray(nll_BT)[counts_BT], position_BT[counts_BT], batch["targets"][counts_BT])
-        )
-    nll_N, position_N, target_N = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return TokenLosses(nll_N.astype(np.float64), position_N, training_counts(task)[target_N])
+        row_BT = np.broadcast_to(num_rows + np.arange(len(counts_BT))[:, None], counts_BT.shape)
+        arrays = np.asarray(nll_BT), row_BT, batch["targets"], position_BT
+        found.append([array[counts_BT] for array in arrays])
+        num_rows += len(counts_BT)
+    nll_N, row_N, target_N, position_N = (
+        np.concatenate(parts) for parts in zip(*found, strict=True)
+    )
+    frequency_N = training_counts(task)[target_N]
+    return TokenLosses(nll_N.astype(np.float64), row_N, target_N, position_N, frequency_N)
 
 
 def with_carry(batch: dict, carry: Any) -> dict:
@@ -92,14 +114,22 @@ def training_counts(task: Any) -> np.ndarray:
     return counts_V
 
 
-def floor_of(settings: dict[str, Any]) -> Any:
-    """The entropy of the language, from a source that knows it, or None.
+def floor_of(settings: dict[str, Any]) -> Floor | None:
+    """What the model that made the validation split loses on it, if the source knows it.
 
     It is a bound on the loss of a token only where the tokens are the language's own words.
     """
     task = settings["task"]
     if task["name"] != "language_modelling" or task["tokenizer"]["name"] != "words":
         return None
-    source = source_of(settings)
-    known = getattr(source, "entropy", None)
-    return known() if known and task["side"] != "both" else None
+    source: Any = source_of(settings)
+    if not hasattr(source, "loss_of_truth") or task["side"] == "both":
+        return None
+    losses_NT = source.loss_of_truth([example.target for example in source.pairs(SPLIT)])
+    endless = source.entropy()
+    return Floor(
+        float(losses_NT.mean()),
+        losses_NT.mean(axis=0).tolist(),
+        endless.per_token,
+        endless.standard_error,
+    )
