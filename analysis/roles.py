@@ -172,7 +172,7 @@ def find_roles(
 def coreference_contrast(
     one_TS: np.ndarray,
     other_TS: np.ndarray,
-    pronoun: int,
+    queries: tuple[int, int],
     first: Sequence[int],
     second: Sequence[int],
 ) -> tuple[float, float]:
@@ -181,21 +181,23 @@ def coreference_contrast(
     'The animal did not cross the street because it was too tired / too wide'. A head that
     resolves the pronoun gives a positive difference under the first ending and a negative
     one under the second; one that looks at a place gives the same under both. In a causal
-    model the ending comes after the pronoun, so that `pronoun` is then a token of the ending.
+    model the ending comes after the pronoun, so that the query is then a token of the ending.
 
     Args:
         one_TS, other_TS: weights of one head on the sentence with each ending.
-        pronoun: the query.
+        queries: the pronoun in each of them.
         first, second: keys of "the animal" and of "the street".
 
     Raises:
         ValueError: a place is outside of the weights.
     """
-    places, least = [pronoun, *first, *second], min(*one_TS.shape, *other_TS.shape)
-    if not first or not second or min(places) < 0 or max(places) >= least:
-        raise ValueError(f"places {places} are not all within {least} tokens.")
-    differences = [
-        float(map_TS[pronoun, list(first)].sum() - map_TS[pronoun, list(second)].sum())
-        for map_TS in (one_TS, other_TS)
-    ]
+    differences, keys = [], [*first, *second]
+    for map_TS, query in zip((one_TS, other_TS), queries, strict=True):
+        within = min(query, *keys) >= 0 and query < len(map_TS) and max(keys) < map_TS.shape[1]
+        if not first or not second or not within:
+            raise ValueError(
+                f"query {query} and keys {keys} are not all within weights of {map_TS.shape}."
+            )
+        on_nouns = [float(map_TS[query, list(noun)].sum()) for noun in (first, second)]
+        differences.append(on_nouns[0] - on_nouns[1])
     return differences[0], differences[1]

@@ -142,13 +142,16 @@ def test_a_head_that_resolves_the_pronoun():
     def reading(place: list[int]) -> np.ndarray:
         return towards(pointing({it: place}, 12, 12), np.ones((12, 12), bool), weight=0.88)
 
-    resolves = roles.coreference_contrast(reading(animal), reading(street), it, animal, street)
+    both = it, it
+    resolves = roles.coreference_contrast(reading(animal), reading(street), both, animal, street)
     assert resolves == pytest.approx((0.88, -0.88))
-    blind = roles.coreference_contrast(reading(animal), reading(animal), it, animal, street)
+    blind = roles.coreference_contrast(reading(animal), reading(animal), both, animal, street)
     assert blind == pytest.approx((0.88, 0.88))
     for bad in ([12], [-1], []):
         with pytest.raises(ValueError, match="not all within"):
-            roles.coreference_contrast(reading(animal), reading(street), it, bad, street)
+            roles.coreference_contrast(reading(animal), reading(street), both, bad, street)
+    with pytest.raises(ValueError, match="query 12"):
+        roles.coreference_contrast(reading(animal), reading(street), (it, 12), animal, street)
 
 
 def test_verbs_and_their_subjects_in_the_toy_language():

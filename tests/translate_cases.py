@@ -42,7 +42,13 @@ def make_run(folder: Path, data_dir: Path, preset: str, **fields) -> Path:
     """A run directory as training leaves it, with checkpoints 1 to 3 of random parameters."""
     file = "language_model" if preset.startswith("lm-") else "synthetic"
     config = config_files.load_config(f"configs/{file}.py:model={preset},smoke")
-    config.update(fields, data_dir=str(data_dir))
+    config.update(fields)
+    return save_run(folder, data_dir, config)
+
+
+def save_run(folder: Path, data_dir: Path, config) -> Path:
+    """The same with any config."""
+    config.data_dir = str(data_dir)
     settings = schema.validate(config, models=models.MODELS, tasks=tasks.TASKS)
     run = RunDirectory(folder)
     with run.lock():
