@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+import data
 from analysis.gradient_horizon import Radius, horizon, spectral_radii
 from errors import ConfigError, Parser
 from experiments import horizon_picture
@@ -95,12 +96,20 @@ def horizons_of_run(workdir: str) -> Iterable[Horizon]:
 
 
 def validation_rows(task: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets (B, T) of a language model: long rows of text, cut to the shortest."""
+    """Inputs and targets (B, T) of a language model: long rows of text, cut alike.
+
+    The last target is a word in most of them: where all documents are of one length their end
+    is certain, and its loss has next to no gradient.
+    """
     batch = task.batch("validation", 0)
     lengths_B = (batch["segments"] > 0).sum(axis=1)
     rows = lengths_B >= max(2, lengths_B.max() // 2)
-    length = lengths_B[rows].min()
-    return batch["inputs"][rows, :length], batch["targets"][rows, :length]
+    inputs_BT, targets_BT = (
+        batch[name][rows, : lengths_B[rows].min()] for name in ("inputs", "targets")
+    )
+    words_T = np.flatnonzero((targets_BT != data.EOS).mean(axis=0) > 0.5)
+    length = max(2, 1 + words_T.max(initial=0))
+    return inputs_BT[:, :length], targets_BT[:, :length]
 
 
 def memories(sizes: Sizes) -> Iterable[Memory]:
