@@ -1,7 +1,7 @@
 """Gates of heads that are learned: hard concrete (L0) and Gumbel top-k.
 
 A gate is a mask of heads that is drawn anew in each step, so that the model needs nothing of its
-own for it. The model stays as it is. Axes: X heads.
+own for it. The model stays as it is, or learns with its gates. Axes: X heads.
 """
 
 from collections.abc import Callable
@@ -75,32 +75,45 @@ def learn(
     start: float = 0.0,
     learning_rate: float = 0.1,
     seed: int = 0,
-) -> np.ndarray:
-    """Logits of the gates (X,) after one step of Adam for each batch.
+    tune: optax.GradientTransformation | None = None,
+) -> tuple[np.ndarray, Any]:
+    """One step for each batch: of Adam for the gates, of `tune` for the parameters.
 
     Args:
         gates: (key, logits_X, setting) -> mask_X.
         penalty: (logits_X, setting) -> what is added to the loss in nats per token.
         start: all logits at first.
-    """
-    optimizer = optax.adam(learning_rate)
+        tune: the optimizer with which the parameters learn too, from the loss of training
+            (dropout, label smoothing); None: they stay as they are.
 
-    def loss(logits_X: Array, key: Array, batch: dict, setting: Any) -> Array:
-        masked = heads.masked(variables, gates(key, logits_X, setting))
-        nats = task.token_losses(model, masked, batch)[0].sum() / batch["weights"].sum()
-        return nats + penalty(logits_X, setting)
+    Returns:
+        (logits of the gates (X,), variables of the model).
+    """
+    learned = {"gates": jnp.full(len(heads), start)}
+    optimizers = {"gates": optax.adam(learning_rate)}
+    if tune is not None:
+        learned["params"], optimizers["params"] = variables["params"], tune
+    optimizer = optax.multi_transform(optimizers, {name: name for name in learned})
+
+    def loss(learned: dict, variables: Any, key: Array, batch: dict, setting: Any) -> Array:
+        params = {name: learned[name] for name in ("params",) if name in learned}
+        mask_X = gates(key, learned["gates"], setting)
+        masked = heads.masked({**variables, **params}, mask_X)
+        noise = jax.random.fold_in(key, 1)
+        total, weight = task.loss(model, masked, batch, noise, train=tune is not None)["loss"]
+        return total / weight + penalty(learned["gates"], setting)
 
     @jax.jit
-    def step(logits_X: Array, state: Any, key: Array, batch: dict, setting: Any) -> tuple:
-        updates, state = optimizer.update(jax.grad(loss)(logits_X, key, batch, setting), state)
-        return optax.apply_updates(logits_X, updates), state
+    def step(learned: dict, state: Any, variables: Any, *of_batch: Any) -> tuple:
+        gradients = jax.grad(loss)(learned, variables, *of_batch)
+        updates, state = optimizer.update(gradients, state, learned)
+        return optax.apply_updates(learned, updates), state
 
-    logits_X = jnp.full(len(heads), start)
-    state = optimizer.init(logits_X)
+    state = optimizer.init(learned)
     for i, batch in enumerate(batches):
         key = jax.random.fold_in(jax.random.key(seed), i)
-        logits_X, state = step(logits_X, state, key, dict(batch), setting)
-    return np.asarray(logits_X)
+        learned, state = step(learned, state, variables, key, dict(batch), setting)
+    return np.asarray(learned["gates"]), {"params": learned.get("params", variables["params"])}
 
 
 def learn_l0(
@@ -111,13 +124,14 @@ def learn_l0(
     batches: Batches,
     penalty: float,
     **options: Any,
-) -> np.ndarray:
-    """Mask (X,) of the heads whose gates stay open for `penalty` nats per token and open head.
+) -> tuple[np.ndarray, Any]:
+    """Mask (X,) of the heads whose gates stay open for `penalty` nats per token and open head,
+    and the variables of the model.
 
-    From a converged model, as in Voita et al. (2019); a gate is open if it is above 0 without
-    noise.
+    From a converged model, which Voita et al. (2019) train on together with its gates (`tune`);
+    a gate is open if it is above 0 without noise.
     """
-    log_alpha_X = learn(
+    log_alpha_X, variables = learn(
         task,
         model,
         variables,
@@ -129,7 +143,7 @@ def learn_l0(
         start=2.0,
         **options,
     )
-    return np.asarray(stretched(jnp.asarray(log_alpha_X)) > 0, np.float32)
+    return np.asarray(stretched(jnp.asarray(log_alpha_X)) > 0, np.float32), variables
 
 
 def learn_top_k(
@@ -141,8 +155,9 @@ def learn_top_k(
     count: int,
     temperature: float = 0.5,
     **options: Any,
-) -> np.ndarray:
-    """Logits (X,) by which `count` heads are best kept; the highest are the choice."""
+) -> tuple[np.ndarray, Any]:
+    """Logits (X,) by which `count` heads are best kept, the highest of which are the choice, and
+    the variables of the model."""
     return learn(
         task,
         model,

@@ -15,8 +15,6 @@ Exit codes: 0 done, 64 wrong arguments, 65 bad data, 74 disk.
 """
 
 import argparse
-import csv
-import io
 import itertools
 import sys
 from collections import defaultdict
@@ -29,9 +27,9 @@ import numpy as np
 import data
 from analysis.attention import Head
 from analysis.roles import coreference_contrast
-from data.files import storage_errors, write_file
 from errors import ConfigError, Parser
 from experiments.attention_payload import ACROSS, Reading, Shown
+from training.files import storage_errors, write_csv
 
 COLUMNS = ("part", "layer", "head", "first_ending", "second_ending", "contrast", "pairs", "label")
 MARGIN = 0.1  # of weight, to be called a head that resolves
@@ -239,13 +237,11 @@ def run(options: argparse.Namespace) -> None:
     shown = Shown(options.workdir, options.checkpoint, MAX_TOKENS)
     sentences = readable(shown, languages_of(options, shown))
     rows = rows_of(measure(shown, sentences))
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     path = options.output or Path(options.workdir) / "analysis" / "coreference.csv"
-    if options.output is None:
-        with storage_errors(f"make {path.parent}"):
+    with storage_errors("write", path):
+        if options.output is None:
             path.parent.mkdir(exist_ok=True)
-    write_file(path, text.getvalue().encode())
+        write_csv(path, COLUMNS, rows)
     one, other = sentences[0]
     total = sum(1 for _ in pairs(LANGUAGES[0]))
     print(f"{len(sentences)} of {total} pairs, such as {one[-1].text!r} / {other[-1].text!r}")
@@ -257,7 +253,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser = Parser(__doc__)
     add: Any = parser.add_argument
     add("--workdir", required=True, help="run directory of a model with attention")
     add("--checkpoint", type=int, help="step; default: as the final scores")

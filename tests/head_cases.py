@@ -38,6 +38,10 @@ class Pairs(tasks.Task):
         )
         return batch_nll(x_BTD, output, batch), None
 
+    def loss(self, model, variables, batch: dict, key, train: bool) -> dict:
+        losses_BT, _ = self.token_losses(model, variables, batch)
+        return {"loss": (losses_BT.sum(), batch["weights"].sum())}
+
 
 def copies(rows: int = 6, length: int = 6, words: int = 8) -> dict[str, np.ndarray]:
     """A batch of random strings of unequal lengths to copy; its last row is empty."""

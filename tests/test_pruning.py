@@ -8,6 +8,7 @@ from collections import Counter
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from head_cases import PLANTED, Pairs, copies, planted
 from model_cases import LANGUAGE_MODELS, SEQ2SEQ, apply, make
@@ -16,7 +17,7 @@ import models
 from analysis import gates, pruning
 from analysis.heads import Heads
 from errors import ConfigError
-from experiments import prune_heads
+from experiments import head_pruning, prune_heads
 from experiments.heads_picture import curve_of
 
 TASK = Pairs()
@@ -161,10 +162,43 @@ def test_top_k_draws_exactly_k_and_has_a_gradient():
 def test_learned_gates_keep_the_planted_head():
     model, variables, found = planted()
     arguments = (TASK, model, variables, found, [copies()] * 40)
-    mask = gates.learn_l0(*arguments, penalty=0.1)
+    mask, same = gates.learn_l0(*arguments, penalty=0.1)
     assert [found.names[x] for x in np.flatnonzero(mask)] == [PLANTED]
-    logits = gates.learn_top_k(*arguments, count=1)
+    assert same["params"] is variables["params"]
+    logits, _ = gates.learn_top_k(*arguments, count=1)
     assert found.names[logits.argmax()] == PLANTED
+
+
+@pytest.mark.parametrize("method", ["l0", "top_k"])
+def test_a_model_that_learns_with_its_gates_keeps_the_planted_head_and_loses_less(method):
+    model, variables, found = planted()
+    variables = jax.tree.map(jnp.asarray, variables)
+    variables["params"]["decoder"]["norm"]["scale"] /= 3  # less sure than it might be
+    arguments = (TASK, model, variables, found, [copies()] * 60)
+    options = {"tune": optax.adam(1e-3)}
+    if method == "l0":
+        mask, tuned = gates.learn_l0(*arguments, penalty=0.1, **options)
+    else:
+        logits, tuned = gates.learn_top_k(*arguments, count=1, **options)
+        (mask,) = pruning.nested_masks(logits, [1])
+    assert [found.names[x] for x in np.flatnonzero(mask)] == [PLANTED]
+
+    @jax.jit
+    def loss(variables):
+        masked = found.masked(variables, mask)
+        return TASK.token_losses(model, masked, copies())[0].sum()
+
+    assert loss(tuned) < 0.95 * loss(variables)
+
+
+def test_the_optimizer_of_the_run_tunes_at_a_small_constant_rate():
+    schedule = {"name": "cosine", "warmup_steps": 5, "final_rate": 0.0}
+    block = {"name": "sgd", "learning_rate": 2.0, "schedule": schedule, "clip_norm": 0.5}
+    optimizer = head_pruning.tuner({"optimizer": {**block, "clip": {"name": "none"}}}, 0.1, 9)
+    state, gradient = optimizer.init(jnp.zeros(2)), jnp.array([3.0, 4.0])
+    for _ in range(12):  # of norm 5, clipped to 0.5
+        update, state = optimizer.update(gradient, state)
+        np.testing.assert_allclose(update, -0.2 * np.array([0.3, 0.4]), rtol=1e-5)
 
 
 def test_masks_with_as_many_heads_are_one_place_of_a_curve():
@@ -172,7 +206,7 @@ def test_masks_with_as_many_heads_are_one_place_of_a_curve():
     numbers = [(2, 0.5, 0.4, 0.6), (2, 1.5, 1.3, 1.7), (1, 3.0, 2.5, 3.5)]
     expected = {"kept": [1, 2], "mean": [3.0, 1.0], "low": [2.5, 0.4], "high": [3.5, 1.7]}
     for method, low, high in (("l0", [2.5, 0.4], [3.5, 1.7]), ("random", [3, 0.5], [3, 1.5])):
-        points = [prune_heads.Point(method, 0, n, 9.0, *rest) for n, *rest in numbers]
+        points = [head_pruning.Point(method, 0, n, 9.0, *rest) for n, *rest in numbers]
         found = {name: values.tolist() for name, values in curve_of(points).items()}
         assert found == expected | {"low": low, "high": high}
 
@@ -197,12 +231,26 @@ def test_a_run_is_pruned(runs, tmp_path, capsys):
     assert "With 1 heads" in capsys.readouterr().out
 
 
+def test_a_run_is_pruned_together_with_its_model(runs, tmp_path):
+    arguments = [f"--workdir={runs['language-model']}", f"--output={tmp_path}", "--limit=4"]
+    arguments += ["--resamples=20", "--gate_steps=2", "--steps=2", "--tune_model", "--tune_rate=1"]
+    assert prune_heads.main([*arguments, "--methods=weight_norm,top_k"]) == 0
+    with (tmp_path / "pruning.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    whole = {row["method"]: float(row["change"]) for row in rows if row["kept"] == "4"}
+    assert whole["weight_norm"] == 0
+    assert whole["top_k_tuned"] != 0  # it has learned for two steps
+    assert {row["kept"] for row in rows if row["method"] == "top_k_tuned"} == {"4", "2"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--methods=importence"], "Unknown method: 'importence'. Did you mean 'importance'?"),
         (["--keep=9"], "--keep must be in 0 to 4, got 9."),
         (["--steps=0"], "--steps must be at least 1, got 0."),
+        (["--tune_model"], "--tune_model needs a method with gates"),
+        (["--tune_rate=0"], "--tune_rate must be above 0, got 0.0."),
     ],
 )
 def test_what_cannot_be_pruned_is_one_line(runs, capsys, arguments, sentence):
