@@ -6,9 +6,12 @@ batches = PairBatches(source, tokenizer, data_dir, seed=0, tokens_per_batch=2048
 batches.batch("train", step)
 """
 
-from data.batching import check_ids, host_slice
+from data.batching import Batches, check_ids, host_slice
 from data.build import TOKENIZERS, build_source, build_tokenizer, load_tokenizer
+from data.corruption import CLS, MASK, SENTINELS, SEP
+from data.denoising_batches import DenoisingBatches, PrefixBatches
 from data.language_batches import LanguageBatches
+from data.masked_batches import MaskedBatches
 from data.pair_batches import PairBatches
 from data.prefetch import prefetch
 from data.sources import SOURCES, SPLITS, Example, Source
@@ -17,15 +20,23 @@ from data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
 
 __all__ = [
     "BOS",
+    "CLS",
     "EOS",
+    "MASK",
     "PAD",
+    "SENTINELS",
+    "SEP",
     "SOURCES",
     "SPLITS",
     "TOKENIZERS",
     "UNK",
+    "Batches",
+    "DenoisingBatches",
     "Example",
     "LanguageBatches",
+    "MaskedBatches",
     "PairBatches",
+    "PrefixBatches",
     "Source",
     "StreamBatches",
     "Tokenizer",

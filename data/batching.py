@@ -5,7 +5,6 @@ for at any time, and a run that resumes needs only its step. Training repeats it
 in a new order each epoch; validation and test have one pass in a fixed order.
 """
 
-import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.files import digest
+from data.randomness import shuffled
 from data.sources.base import SPLITS, Example, Source
 from data.token_cache import Tokens, load_tokens
 from data.tokenizers import PAD, Tokenizer
@@ -122,19 +122,6 @@ class Batches:
             return plans[epoch]
 
 
-def shuffled(count: int, key: str) -> np.ndarray:
-    """A permutation of the numbers below count that depends on the key alone.
-
-    Sorts the numbers by a hash (the finaliser of SplitMix64, Steele et al. 2014), because
-    NumPy does not promise the same random stream in its next version.
-    """
-    offset = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
-    x = np.arange(count, dtype=np.uint64) + np.uint64(offset)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.argsort(x ^ (x >> np.uint64(31)))  # a bijection: no two are equal
-
-
 def gather(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
     """Rows ids[start : start + length], filled up with PAD to shape (len(starts), width)."""
     columns = np.arange(width)
@@ -142,6 +129,15 @@ def gather(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int)
     return np.where(inside, ids[np.where(inside, starts[:, None] + columns, 0)], PAD).astype(
         np.int32
     )
+
+
+def cut_pieces(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Documents cut into pieces of at most `width` tokens: of each piece its document, where
+    in the document it begins, and its length. A document without a token has none."""
+    counts = -(-lengths // width)
+    documents = np.repeat(np.arange(len(lengths)), counts)
+    nth = np.arange(len(documents)) - np.repeat(counts.cumsum() - counts, counts)
+    return documents, nth * width, np.minimum(lengths[documents] - nth * width, width)
 
 
 def fill(rows: np.ndarray, count: int) -> np.ndarray:

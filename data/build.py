@@ -84,6 +84,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             raise DataError(f"{path}: format {record['format']!r}, this program reads {FORMAT}.")
         tokenizer = kind()
         tokenizer._read(folder, record)
+        tokenizer = tokenizer.reserve(record.get("reserved", ()))
         is_whole = (
             tokenizer.vocab_size == record["vocab_size"]
             and tokenizer.fingerprint() == record["fingerprint"]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.batching import Batches, Counts, fill
+from data.batching import Batches, Counts, cut_pieces, fill
 from data.sources.base import Source
 from data.tokenizers import BOS, EOS, PAD, Tokenizer
 from errors import ConfigError
@@ -162,10 +162,7 @@ class LanguageBatches(Batches):
 
     def _make_layout(self, split: str) -> _Layout:
         whole, width = self._documents(split).lengths, self.sequence_length
-        num_pieces = -(-whole // width)
-        documents = np.repeat(np.arange(len(whole)), num_pieces)
-        nth = np.arange(len(documents)) - np.repeat(num_pieces.cumsum() - num_pieces, num_pieces)
-        lengths = np.minimum(whole[documents] - nth * width, width)
+        documents, offsets, lengths = cut_pieces(whole, width)
         if self.packed:
             firsts, num_rows = pack(lengths, width)
         else:
@@ -173,7 +170,7 @@ class LanguageBatches(Batches):
         by_place = np.argsort(firsts)
         return _Layout(
             documents[by_place],
-            (nth * width)[by_place],
+            offsets[by_place],
             lengths[by_place],
             firsts[by_place],
             num_rows,

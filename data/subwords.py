@@ -14,6 +14,7 @@ from data.tokenizers import BOS, EOS, FILE_NAME, PAD, UNK, Tokenizer, VocabSize
 from errors import ConfigError, DataError
 
 MODEL_NAME = "sentencepiece.model"
+WORD_START = "\u2581"  # what SentencePiece writes for the space before a word
 MAX_TRAINING_TEXTS = 1_000_000  # more take hours and add nothing; a larger corpus is thinned
 
 
@@ -61,9 +62,11 @@ class Subwords(Tokenizer):
         return self._processor.encode(list(texts), out_type=int)
 
     def pieces(self) -> list[str]:
-        ids = range(self.vocab_size)
         sp = self._processor
-        return [f"{sp.id_to_piece(i)} {sp.get_score(i)!r}" for i in ids]
+        return [f"{sp.id_to_piece(i)} {sp.get_score(i)!r}" for i in range(sp.vocab_size())]
+
+    def _begins_word(self, i: int) -> bool:
+        return self._processor.id_to_piece(i).startswith(WORD_START)
 
     def _set(self, model: bytes) -> None:
         self._model = model

@@ -1,18 +1,23 @@
 """Text to token ids and back: BPE, unigram, words, characters, bytes.
 
-All of them reserve the same four ids, and all are files without pickle: `tokenizer.json`,
-and for BPE and unigram `sentencepiece.model` beside it. A tokenizer is known by the digest
+All of them have the same four special ids, and all are files without pickle: `tokenizer.json`,
+and for BPE and unigram `sentencepiece.model` beside it. A task that needs more ids that stand
+for no text, such as [MASK], reserves them above the others. A tokenizer is known by the digest
 of its pieces; a few probe texts are stored with their ids, so that a damaged file or a
 library that cuts text in another way is noticed when it is loaded.
 """
 
+import copy
 import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Self
+
+import numpy as np
 
 from data.files import storage_errors, write_file
 from errors import DataError
@@ -45,10 +50,12 @@ class Tokenizer:
         name: its name in TOKENIZERS.
         vocab_size: ids are below it. Before `fit` it is what was asked for; a small
             corpus may have fewer pieces.
+        reserved: ids that no text has, by name; see `reserve`.
     """
 
     name: ClassVar[str]
     vocab_size: int
+    reserved: Mapping[str, int] = MappingProxyType({})
 
     @classmethod
     def train(cls, texts: Iterable[str], **options: Any) -> "Tokenizer":
@@ -61,6 +68,27 @@ class Tokenizer:
         """Learns the pieces from texts."""
         raise NotImplementedError
 
+    def reserve(self, names: Iterable[str]) -> Self:
+        """The same tokenizer with an id more, above all others, for each name that it lacks."""
+        lacking = [name for name in dict.fromkeys(names) if name not in self.reserved]
+        ids = range(self.vocab_size, self.vocab_size + len(lacking))
+        wider = copy.copy(self)
+        wider.reserved = {**self.reserved, **dict(zip(lacking, ids, strict=True))}
+        wider.vocab_size += len(lacking)
+        return wider
+
+    def text_ids(self) -> np.ndarray:
+        """The ids that stand for text, in their order: neither special nor reserved."""
+        ids = np.arange(len(SPECIAL), self.vocab_size)
+        return np.setdiff1d(ids, list(self.reserved.values()))
+
+    def word_starts(self) -> np.ndarray:
+        """(vocab_size,) True for each id that begins a word, and for all that are no text."""
+        starts = np.ones(self.vocab_size, bool)
+        ids = self.text_ids()
+        starts[ids] = [self._begins_word(int(i)) for i in ids]
+        return starts
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without BOS and EOS."""
         raise NotImplementedError
@@ -70,7 +98,8 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids. PAD, BOS and EOS vanish; UNK becomes a double question mark.
+        """The text of ids. PAD, BOS and EOS vanish; UNK becomes a double question mark, and a
+        reserved id its name.
 
         Raises:
             DataError: an id outside the vocabulary.
@@ -79,7 +108,12 @@ class Tokenizer:
         for i in kept:
             if not 0 <= i < self.vocab_size:
                 raise DataError(f"Token id {i} is outside the vocabulary of {self.vocab_size}.")
-        return self._join([i for i in kept if i not in (PAD, BOS, EOS)])
+        names = {i: name for name, i in self.reserved.items()}
+        kept = [i for i in kept if i not in (PAD, BOS, EOS)]
+        return " ".join(
+            " ".join(names[i] for i in run) if is_reserved else self._join(list(run))
+            for is_reserved, run in itertools.groupby(kept, names.__contains__)
+        )
 
     def pieces(self) -> list[str]:
         """The text that identifies each id."""
@@ -87,7 +121,8 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """A digest of the pieces: two tokenizers with the same one cut text alike."""
-        content = json.dumps([self.name, self.pieces()], ensure_ascii=True)
+        parts = [self.name, self.pieces(), *([dict(self.reserved)] if self.reserved else ())]
+        content = json.dumps(parts, ensure_ascii=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def save(self, folder: str | Path) -> None:
@@ -101,6 +136,7 @@ class Tokenizer:
             "format": FORMAT,
             "name": self.name,
             "vocab_size": self.vocab_size,
+            "reserved": list(self.reserved),
             "fingerprint": self.fingerprint(),
             "probes": list(zip(probes, self.encode_batch(probes), strict=True)),
             **self._write(folder),
@@ -109,6 +145,11 @@ class Tokenizer:
         write_file(folder / FILE_NAME, content.encode())
 
     def _join(self, ids: list[int]) -> str:
+        """The text of ids that stand for text."""
+        raise NotImplementedError
+
+    def _begins_word(self, i: int) -> bool:
+        """Whether an id that stands for text begins a word; a space belongs to what follows."""
         raise NotImplementedError
 
     def _write(self, folder: Path) -> dict[str, Any]:
@@ -176,6 +217,9 @@ class Words(_Pieces):
     def split(self, text: str) -> list[str]:
         return text.split()
 
+    def _begins_word(self, i: int) -> bool:
+        return True
+
 
 class Characters(_Pieces):
     """Unicode characters, the space among them; one that training did not have is UNK."""
@@ -185,6 +229,9 @@ class Characters(_Pieces):
 
     def split(self, text: str) -> str:
         return text
+
+    def _begins_word(self, i: int) -> bool:
+        return self._pieces[i - len(SPECIAL)].isspace()
 
 
 class Bytes(Tokenizer):
@@ -203,6 +250,9 @@ class Bytes(Tokenizer):
 
     def pieces(self) -> list[str]:
         return [f"<{byte:02x}>" for byte in range(NUM_BYTES)]
+
+    def _begins_word(self, i: int) -> bool:
+        return bytes([i - len(SPECIAL)]).isspace()
 
     def _join(self, ids: list[int]) -> str:
         # A model may write bytes that are no UTF-8, and must not stop an evaluation with it.

@@ -9,7 +9,7 @@ import pytest
 
 import data
 from data import BOS, EOS, PAD
-from data.batching import shuffled
+from data.randomness import shuffled
 from errors import ConfigError, DataError
 from tests.data_cases import (
     PAIR_OPTIONS,

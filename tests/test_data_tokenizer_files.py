@@ -28,6 +28,18 @@ def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
     assert ("sentencepiece.model" in names) == (tokenizer.name in SUBWORDS)
 
 
+def test_reserved_ids_are_kept(tokenizer, tmp_path):
+    wider = tokenizer.reserve(("[MASK]", "<extra_id_0>"))
+    wider.save(tmp_path)
+    loaded = data.load_tokenizer(tmp_path)
+    assert dict(loaded.reserved) == dict(wider.reserved)
+    assert (loaded.vocab_size, loaded.fingerprint()) == (wider.vocab_size, wider.fingerprint())
+    path = tmp_path / "tokenizer.json"
+    path.write_text(path.read_text().replace("<extra_id_0>", "<extra_id_1>", 1))
+    with pytest.raises(DataError, match="damaged"):
+        data.load_tokenizer(tmp_path)
+
+
 def load(folder):
     """The tokenizer and "", or None and why it was refused."""
     try:

@@ -126,3 +126,30 @@ def test_no_text_to_learn_from_is_refused():
         if name != "bytes":
             with pytest.raises(DataError, match=f"A {name} tokenizer needs text to learn from"):
                 data.TOKENIZERS[name].train([" "] if name in (*SUBWORDS, "words") else [])
+
+
+def test_reserved_ids_stand_above_all_others_and_for_no_text(tokenizer):
+    size = tokenizer.vocab_size
+    wider = tokenizer.reserve(("[MASK]", "[CLS]")).reserve(("[CLS]", "<extra_id_0>"))
+    assert dict(wider.reserved) == {"[MASK]": size, "[CLS]": size + 1, "<extra_id_0>": size + 2}
+    assert (wider.vocab_size, tokenizer.vocab_size) == (size + 3, size)
+    assert not tokenizer.reserved
+    texts = [*TEXTS, "[MASK]", "a [CLS] <extra_id_0>"]
+    assert wider.encode_batch(texts) == tokenizer.encode_batch(texts)
+    ids = [size + 1, *tokenizer.encode("the cat"), size, size + 2, *tokenizer.encode("sat")]
+    assert wider.decode([BOS, *ids, EOS]) == "[CLS] the cat [MASK] <extra_id_0> sat"
+    assert wider.text_ids().tolist() == list(range(4, size))
+    prints = {t.fingerprint() for t in (tokenizer, wider, tokenizer.reserve(("[CLS]", "[MASK]")))}
+    assert len(prints) == 3
+    assert tokenizer.reserve(()).fingerprint() == tokenizer.fingerprint()
+
+
+def test_words_begin_where_spaces_are(tokenizer):
+    wider = tokenizer.reserve(("[MASK]",))
+    starts = wider.word_starts()
+    assert starts[[PAD, UNK, BOS, EOS, tokenizer.vocab_size]].all()
+    for text in ("the cat number 7 sat on the mat", "naïve mat"):
+        ids = np.array(tokenizer.encode(text))
+        cuts = [at for at in range(1, len(ids)) if starts[ids[at]]]
+        words = [tokenizer.decode(part).strip() for part in np.split(ids, cuts)]
+        assert words == text.split()
