@@ -80,8 +80,8 @@ def mask_tokens(
     drawn = others[(uniform(keys, num_places, stream=2) * len(others)).astype(np.int64)]
     read = np.where(fate < MASKED, mask_id, np.where(fate < MASKED + REPLACED, drawn, targets))
     inputs = ids.copy()
-    chosen = np.nonzero(weights)
-    inputs[chosen[0], places[chosen]] = read[chosen]
+    hidden = np.nonzero(weights)
+    inputs[hidden[0], places[hidden]] = read[hidden]
     return Masked(inputs, places, np.where(weights > 0, targets, 0), weights)
 
 

@@ -5,12 +5,17 @@ from typing import Any
 
 import registry
 from tasks.base import Evaluation, Task
+from tasks.denoising import Denoising, PrefixLanguageModelling
 from tasks.language_modelling import LanguageModelling
+from tasks.masked_language_modelling import MaskedLanguageModelling
 from tasks.pronunciation import Pronunciation
 from tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
+    "denoising": Denoising,
     "language_modelling": LanguageModelling,
+    "masked_language_modelling": MaskedLanguageModelling,
+    "prefix_language_modelling": PrefixLanguageModelling,
     "pronunciation": Pronunciation,
     "translation": Translation,
 }

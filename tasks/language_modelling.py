@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import data
 from errors import ConfigError
 from registry import NonNegativeInt, PositiveInt, Rate
-from tasks.base import Sums, Task
-from tasks.losses import Output, batch_nll, output_of, output_sums, token_features, token_sums
+from tasks.base import Sums
+from tasks.losses import Output, batch_nll, output_of, output_sums
+from tasks.token_prediction import TokenPrediction
 
 
-class LanguageModelling(Task):
+class LanguageModelling(TokenPrediction):
     """Maximises the probability of each token given those before it (Bengio et al. 2003).
 
     Args:
@@ -71,15 +72,12 @@ class LanguageModelling(Task):
             if truncate
             else data.LanguageBatches(*text, **options)
         )
-        self.batch = self.batches.batch
-        self.num_batches = self.batches.num_batches
 
     def loss(self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool) -> Sums:
         """Sums of "loss", "nll" and "accuracy" over predicted tokens."""
-        smoothing = self.label_smoothing if train else 0.0
         if not self.truncate:
-            inputs = (batch["inputs"], batch["segments"])
-            return token_sums(model, variables, inputs, batch, key, train, smoothing)
+            return super().loss(model, variables, batch, key, train)
+        smoothing = self.label_smoothing if train else 0.0
         x_BTD, output, carry = self._stream_features(model, variables, batch, key, train)
         predicted = {name: batch[name][:, -self.rows[1] :] for name in ("targets", "weights")}
         return output_sums(x_BTD, output, predicted, smoothing) | {"carry": carry}
@@ -88,13 +86,11 @@ class LanguageModelling(Task):
         return batch["inputs"], batch["segments"]
 
     def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
+        if not self.truncate:
+            return super().token_losses(model, variables, batch)
         key = jax.random.key(0)  # nothing is random without training
-        if self.truncate:
-            x_BTD, output, carry = self._stream_features(model, variables, batch, key, False)
-            return batch_nll(x_BTD, output, batch), carry
-        inputs = (batch["inputs"], batch["segments"])
-        x_BTD, output, _ = token_features(model, variables, inputs, key, train=False)
-        return batch_nll(x_BTD, output, batch), None
+        x_BTD, output, carry = self._stream_features(model, variables, batch, key, False)
+        return batch_nll(x_BTD, output, batch), carry
 
     def init_carry(self, model: Any) -> Any:
         """Zero states of all streams, or None without truncation.
@@ -136,9 +132,3 @@ class LanguageModelling(Task):
         rngs = {"dropout": key} if train else None
         after, x_BTD, output = model.apply(variables, method=read, rngs=rngs)
         return x_BTD, output, after
-
-    def fingerprint(self) -> dict[str, str]:
-        return {"data": self.batches.fingerprint(), "tokenizer": self.tokenizer.fingerprint()}
-
-    def save(self, folder: Any) -> None:
-        self.tokenizer.save(folder / "tokenizer")

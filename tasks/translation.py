@@ -3,19 +3,18 @@
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import jax
 import sacrebleu
 
 import data
 from registry import NonNegativeFloat, PositiveInt, Rate
-from tasks.base import Evaluation, Sums, Task
-from tasks.losses import batch_nll, token_features, token_sums
+from tasks.base import Evaluation
 from tasks.search import Translator
+from tasks.token_prediction import TokenPrediction
 
 NUM_SAMPLES = 5
 
 
-class Translation(Task):
+class Translation(TokenPrediction):
     """Maximises the probability of each target token given the source and those before it.
 
     Args:
@@ -58,23 +57,9 @@ class Translation(Task):
             max_length=max_length,
             num_buckets=num_buckets,
         )
-        self.batch = self.batches.batch
-        self.num_batches = self.batches.num_batches
-
-    def loss(self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool) -> Sums:
-        """Sums of "loss", "nll" and "accuracy" over target tokens."""
-        inputs = (batch["source"], batch["inputs"])
-        smoothing = self.label_smoothing if train else 0.0
-        return token_sums(model, variables, inputs, batch, key, train, smoothing)
 
     def inputs(self, batch: dict) -> tuple:
         return batch["source"], batch["inputs"]
-
-    def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
-        inputs = self.inputs(batch)
-        key = jax.random.key(0)  # nothing is random without training
-        x_BTD, output, _ = token_features(model, variables, inputs, key, train=False)
-        return batch_nll(x_BTD, output, batch), None
 
     def translator(self, model: Any, variables: Any) -> Translator:
         """The model as a function from text to text."""
@@ -113,9 +98,3 @@ class Translation(Task):
             scores[name] = metric.corpus_score(outputs, [references]).score
             notes[f"{name}_signature"] = metric.get_signature().format()
         return scores, notes
-
-    def fingerprint(self) -> dict[str, str]:
-        return {"data": self.batches.fingerprint(), "tokenizer": self.tokenizer.fingerprint()}
-
-    def save(self, folder: Any) -> None:
-        self.tokenizer.save(folder / "tokenizer")
