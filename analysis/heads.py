@@ -142,7 +142,7 @@ def recorded_outputs(model: Any, variables: Any, inputs: tuple) -> dict[Path, ja
 
 def queries_of(path: Path, batch: Mapping[str, Array]) -> Array:
     """True at the tokens (B, T) from which a layer looks."""
-    return batch["source" if path[0] == "encoder" else "inputs"] != PAD
+    return batch["source" if path[0] == "encoder" and "source" in batch else "inputs"] != PAD
 
 
 def require_others(batches: Iterable[Mapping[str, np.ndarray]]) -> None:

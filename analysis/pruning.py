@@ -15,7 +15,7 @@ from analysis.head_measures import importance_sums, normalised
 from analysis.heads import Heads, Layer, Path
 from errors import ConfigError
 from models.recurrent.seq2seq import RecurrentSeq2Seq
-from models.transformer.models import TransformerLM, TransformerSeq2Seq
+from models.transformer.base import Transformer
 
 
 class Slice(NamedTuple):
@@ -112,7 +112,7 @@ def weight_norms(model: Any, variables: Any, heads: Heads) -> np.ndarray:
 def is_transformer(model: Any) -> bool:
     """Whether the heads are arrays of their own in every layer."""
     halves = [getattr(model, f"{half}_layers", "") for half in ("encoder", "decoder")]
-    return isinstance(model, TransformerLM | TransformerSeq2Seq) and "recurrent" not in halves
+    return isinstance(model, Transformer) and "recurrent" not in halves
 
 
 def is_separable(model: Any) -> bool:
@@ -172,9 +172,15 @@ def remove_heads(model: Any, variables: Any, mask_X: np.ndarray) -> tuple[Any, d
         (model with heads_kept, {"params": ...}).
 
     Raises:
-        ConfigError: its heads cannot be cut out, or an RNN would have none left.
+        ConfigError: its heads cannot be cut out or differ in more than their weights, or an RNN
+            would have none left.
     """
     require_separable(model)
+    if is_transformer(model) and not model.heads_are_alike():
+        raise ConfigError(
+            "Heads can be cut out only where heads are alike; these share keys or "
+            "have positions of their own."
+        )
     if mask_X.sum() < least_heads(model):
         raise ConfigError(f"A {type(model).__name__} needs one head at least.")
     heads = Heads(model, variables)

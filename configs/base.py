@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.base_families import family
 from errors import ConfigError
 from registry import unknown
 
@@ -85,6 +86,13 @@ SEQ2SEQ = _seq2seq()
 LANGUAGE_MODELS = _language_models()
 MODELS = SEQ2SEQ | LANGUAGE_MODELS
 
+# The families of the Transformer, which have sizes of their own (configs/base_families.py).
+GPT = family("gpt1", "gpt2")
+BERT = family("bert", "roberta")
+T5 = family("t5", "t5v1.1")
+BART = family("bart")
+MARIAN = family("marian")
+
 
 # The two widths of a model that grow together where its size is matched to another's; heads
 # divide the first.
@@ -93,6 +101,7 @@ WIDTHS = {
     "hybrid_seq2seq": ("d_model", "d_ff"),
     "recurrent_lm": ("hidden_size", "embedding_size"),
     "recurrent_seq2seq": ("hidden_size", "embedding_size"),
+    "transformer_encoder": ("d_model", "d_ff"),
     "transformer_lm": ("d_model", "d_ff"),
     "transformer_seq2seq": ("d_model", "d_ff"),
 }

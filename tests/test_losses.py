@@ -49,6 +49,33 @@ def test_values_and_gradients_equal_optax(monkeypatch, num, smoothing):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_bias_of_the_logits_is_one_more_feature(monkeypatch, smoothing):
+    monkeypatch.setattr(losses, "CHUNK", 16)
+    x_ND, kernel_VD, targets_N, weights_N = case(33)
+    bias_V = jnp.arange(11.0) / 3 - 2
+
+    def with_bias(x, kernel, bias):
+        sums = losses.cross_entropy(x, kernel, targets_N, weights_N, smoothing, bias)
+        nll_N = losses.token_nll(x, kernel, targets_N, weights_N, bias)
+        return sums["loss"] + 2 * nll_N.sum(), (sums["nll"], nll_N)
+
+    def with_feature(x, kernel, bias):
+        x = jnp.concatenate([x, jnp.ones_like(x[:, :1])], axis=1)
+        kernel = jnp.concatenate([kernel, bias[:, None]], axis=1)
+        sums = reference(x, kernel, targets_N, weights_N, smoothing)
+        nll_N = optax.softmax_cross_entropy_with_integer_labels(x @ kernel.T, targets_N)
+        nll_N = jnp.where(weights_N > 0, nll_N, 0)
+        return sums["loss"] + 2 * nll_N.sum(), (sums["nll"], nll_N)
+
+    def gradients(function):
+        run = jax.value_and_grad(function, argnums=(0, 1, 2), has_aux=True)
+        return jax.tree.leaves(jax.jit(run)(x_ND, kernel_VD, bias_V))
+
+    for one, other in zip(gradients(with_bias), gradients(with_feature), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_logits_without_a_kernel_equal_optax(smoothing):
     _, _, targets_N, weights_N = case(11)
     logits_NV, same_VV = 3 * jax.random.normal(jax.random.key(5), (11, 11)), jnp.eye(11)

@@ -128,11 +128,13 @@ class Positions(nn.Module):
         if scheme == "alibi":
             slopes_H11 = jnp.asarray(alibi_slopes(self.num_heads))[:, None, None]
             return Terms(bias_BHTS=-slopes_H11 * jnp.abs(distance_BTS)[:, None])
-        options = self.options
-        bucket_BTS = relative_buckets(
-            distance_BTS, self.causal, options.num_buckets, options.max_distance
+        furthest = self.options.max_distance
+        bucket = relative_buckets(
+            np.arange(-furthest, furthest + 1), self.causal, self.options.num_buckets, furthest
         )
-        return Terms(bias_BHTS=jnp.take(self.table, bucket_BTS, axis=0).transpose(0, 3, 1, 2))
+        by_distance = self.table[bucket].T  # what is further falls into the last buckets too
+        nearest_BTS = jnp.clip(distance_BTS, -furthest, furthest) + furthest
+        return Terms(bias_BHTS=jnp.take(by_distance, nearest_BTS, axis=1).swapaxes(0, 1))
 
 
 def sinusoidal_positions(length: int, d_model: int) -> np.ndarray:
@@ -169,23 +171,25 @@ def alibi_slopes(num_heads: int) -> np.ndarray:
     return np.concatenate([slopes, between])[:num_heads].astype(np.float32)
 
 
-def relative_buckets(distance: Array, causal: bool, num_buckets: int, max_distance: int) -> Array:
+def relative_buckets(
+    distance: np.ndarray, causal: bool, num_buckets: int, max_distance: int
+) -> np.ndarray:
     """The bucket of each distance key - query (Raffel et al. 2020, 2.1, as in their code).
 
     Half of the buckets hold one distance each, from 0; the others grow by a constant factor up
     to max_distance, and the last holds all beyond. Unless causal, each direction has half of
     the buckets, the later keys the second half.
     """
-    first: Any = 0
+    first = np.zeros_like(distance)
     if causal:
-        distance = jnp.maximum(-distance, 0)
+        distance = np.maximum(-distance, 0)
     else:
         num_buckets //= 2
-        first = jnp.where(distance > 0, num_buckets, 0)
-        distance = jnp.abs(distance)
+        first = np.where(distance > 0, num_buckets, 0)
+        distance = np.abs(distance)
     exact = num_buckets // 2
-    growth = (num_buckets - exact) / math.log(max_distance / exact)
-    ratio = jnp.maximum(distance, exact).astype(jnp.float32) / exact
-    far = exact + (jnp.log(ratio) * growth).astype(jnp.int32)
-    far = jnp.minimum(far, num_buckets - 1)
-    return first + jnp.where(distance < exact, distance, far)
+    # In float32 and in this order, as theirs: some distances stand on a border.
+    ratio = np.maximum(distance, exact).astype(np.float32) / np.float32(exact)
+    share = np.log(ratio) / np.float32(math.log(max_distance / exact))
+    far = exact + (share * np.float32(num_buckets - exact)).astype(np.int64)
+    return first + np.where(distance < exact, distance, np.minimum(far, num_buckets - 1))

@@ -72,7 +72,7 @@ class Transformer(TiedOutput):
     use_output_bias: bool = False
 
     def _check(self) -> None:
-        options, num_attentions = self._options(), sum(self._attention_layers())
+        num_attentions = sum(self._attention_layers())
         if self.heads_kept and (
             len(self.heads_kept) != num_attentions or max(self.heads_kept) > self.num_heads
         ):
@@ -80,7 +80,7 @@ class Transformer(TiedOutput):
                 f"config.model.heads_kept must have a number of at most {self.num_heads} for each "
                 f"of {num_attentions} attention layers, got {list(self.heads_kept)}."
             )
-        if self.heads_kept and (self.num_kv_heads or options.positions.scheme in PER_HEAD):
+        if self.heads_kept and not self.heads_are_alike():
             raise ConfigError(
                 "config.model.heads_kept needs heads that are alike: neither num_kv_heads nor "
                 f"positions of {' or '.join(PER_HEAD)}."
@@ -95,7 +95,7 @@ class Transformer(TiedOutput):
                 f"config.model.num_kv_heads must divide num_heads ({self.num_heads}), got "
                 f"{self.num_kv_heads}."
             )
-        self._check_positions(options.positions)
+        self._check_positions(self._options().positions)
 
     def _check_positions(self, positions: PositionOptions) -> None:
         if positions.scheme == "rotary" and self.head_dim % 2:
@@ -110,6 +110,12 @@ class Transformer(TiedOutput):
             )
 
     @nn.nowrap
+    def heads_are_alike(self) -> bool:
+        """Whether a head may stand in the place of another, so that a layer may have fewer."""
+        options = self._options()
+        return not options.num_kv_heads and options.positions.scheme not in PER_HEAD
+
+    @nn.nowrap
     def _options(self) -> BlockOptions:
         return BlockOptions(
             d_model=self.d_model,
@@ -120,7 +126,7 @@ class Transformer(TiedOutput):
             attention=self.attention,
             dtype=DTYPES[self.dtype],
             head_dim=self.head_dim or self.d_model // self.num_heads,
-            num_kv_heads=self.num_kv_heads,
+            num_kv_heads=0 if self.num_kv_heads == self.num_heads else self.num_kv_heads,
             norm=self.norm,
             norm_epsilon=self.norm_epsilon,
             embedding_norm=self.embedding_norm,
