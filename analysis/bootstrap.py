@@ -4,13 +4,13 @@ Efron & Tibshirani (1993); for scores of a corpus Koehn (2004). Axes: R resample
 M comparisons.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import sacrebleu
 
-ROWS = 500  # resamples held at once
+from data.resamples import resamples
 
 
 class Compared(NamedTuple):
@@ -21,14 +21,6 @@ class Compared(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     p: np.ndarray
-
-
-def resamples(num_examples: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each example is drawn, (up to ROWS, E) at a time; the same for each seed."""
-    random = np.random.default_rng(seed)
-    even = np.full(num_examples, 1 / num_examples)
-    for start in range(0, num_resamples, ROWS):
-        yield random.multinomial(num_examples, even, min(ROWS, num_resamples - start))
 
 
 def compare(change_M: np.ndarray, resampled_RM: np.ndarray) -> Compared:

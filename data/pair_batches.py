@@ -7,6 +7,7 @@ import numpy as np
 
 from data.batching import Batches, Counts, fill, gather
 from data.buckets import Shape, assign, choose_shapes, shape_of
+from data.plans import Plan, plan_batches
 from data.sources.base import Source
 from data.tokenizers import BOS, EOS, PAD, Tokenizer
 from errors import ConfigError, DataError
@@ -25,20 +26,6 @@ class _Split(NamedTuple):
     examples: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
-    buckets: np.ndarray
-
-
-class _Plan(NamedTuple):
-    """The batches of an epoch, in their order.
-
-    Attributes:
-        rows: positions in the _Split, batch after batch.
-        edges: batch i has rows[edges[i, 0] : edges[i, 1]], (batches, 2).
-        buckets: the number of each batch's shape, (batches,).
-    """
-
-    rows: np.ndarray
-    edges: np.ndarray
     buckets: np.ndarray
 
 
@@ -169,24 +156,13 @@ class PairBatches(Batches):
         buckets = assign(lengths + 1, self.shapes(split))
         return _Split(examples, starts[examples], lengths, buckets)
 
-    def _make_plan(self, split: str, epoch: int) -> _Plan:
+    def _make_plan(self, split: str, epoch: int) -> Plan:
         kept = self._split(split)
-        order = self.order(split, epoch, len(kept.examples))
-        rows, edges, buckets, at = [], [], [], 0
-        for bucket, shape in enumerate(self.shapes(split)):
-            members = order[kept.buckets[order] == bucket]
-            num_batches = -(-len(members) // shape.num_rows)
-            # Evenly: a batch of one row would move the parameters as far as a full one.
-            cuts = at + np.arange(num_batches + 1) * len(members) // max(num_batches, 1)
-            rows.append(members)
-            edges.append(np.stack([cuts[:-1], cuts[1:]], axis=1))
-            buckets.append(np.full(num_batches, bucket))
-            at += len(members)
-        batch_order = self.order(split, epoch, sum(map(len, edges)), "batches")
-        return _Plan(
-            np.concatenate(rows),
-            np.concatenate(edges)[batch_order],
-            np.concatenate(buckets)[batch_order],
+        return plan_batches(
+            self.order(split, epoch, len(kept.examples)),
+            kept.buckets,
+            [shape.num_rows for shape in self.shapes(split)],
+            lambda count: self.order(split, epoch, count, "batches"),
         )
 
 

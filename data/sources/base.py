@@ -13,12 +13,14 @@ class Example(NamedTuple):
     """A text and its translation.
 
     `alignment` holds (source word, target word) index pairs, counted from 0 over words
-    divided by spaces; None where nobody knows it.
+    divided by spaces; None where nobody knows it. `texts` holds the parts of a source that has
+    several, such as a premise and a hypothesis.
     """
 
     source: str
     target: str
     alignment: tuple[tuple[int, int], ...] | None = None
+    texts: tuple[str, ...] = ()
 
 
 class Source:

@@ -66,21 +66,34 @@ class PreparedTFDS(Source):
 def read_prepared(
     builder: Any, split: str, source_key: str, target_key: str, name: str
 ) -> list[Example]:
-    """Reads two text features of a split through Grain, in the stored order.
+    """Reads two text features of a split, in the stored order; see prepared_rows."""
+    rows = prepared_rows(builder, split, (source_key, target_key), name)
+    return [
+        Example(
+            text_of(row[source_key], name, source_key, number),
+            text_of(row[target_key], name, target_key, number),
+        )
+        for number, row in enumerate(rows)
+    ]
+
+
+def prepared_rows(builder: Any, split: str, keys: Iterable[str], name: str) -> list[dict]:
+    """Reads a split through Grain, in the stored order.
 
     Args:
         builder: a TFDS builder whose data are prepared.
         split: a split or a slice of one, as TFDS writes it.
+        keys: features that there must be.
         name: what messages call the data set.
 
     Raises:
-        DataError: not prepared, prepared in another format, damaged, no such split or
-            feature, or a feature that holds no text.
+        DataError: not prepared, prepared in another format, damaged, or no such split or
+            feature.
     """
     import grain  # not needed for text that doesn't come from TFDS
 
     features = builder.info.features
-    for key in (source_key, target_key):
+    for key in keys:
         if features is None or key not in features:
             raise DataError(f"{name}: {unknown('feature', key, features or ())}")
     try:
@@ -92,17 +105,12 @@ def read_prepared(
             f"Splits: {known}. It must be prepared with file_format='array_record'."
         ) from error
     try:
-        read = [row for block in grain.MapDataset.source(_Blocks(rows)) for row in block]
+        return [row for block in grain.MapDataset.source(_Blocks(rows)) for row in block]
     except Exception as error:  # so does the reader of array_record files
         raise DataError(
             f"{name}: {builder.data_dir} is damaged ({first_line(error)}). "
             "Remove the folder and prepare the data set again."
         ) from error
-    examples = []
-    for number, row in enumerate(read):
-        source, target = (_text(row[key], name, key, number) for key in (source_key, target_key))
-        examples.append(Example(source, target))
-    return examples
 
 
 class _Blocks:
@@ -119,7 +127,8 @@ class _Blocks:
         return self.rows.__getitems__(range(start, min(start + ROWS_PER_BLOCK, len(self.rows))))
 
 
-def _text(value: Any, name: str, key: str, row: int) -> str:
+def text_of(value: Any, name: str, key: str, row: int) -> str:
+    """A feature of a row as one line of text; raises DataError if it is none."""
     try:
         text = value.decode("utf-8") if isinstance(value, bytes) else value
     except UnicodeDecodeError as error:

