@@ -1,6 +1,7 @@
-"""Puts the parameters of trained language models into an encoder-decoder (Ramachandran 2017).
+"""Puts the parameters of trained models into a larger one.
 
-A language model of the source side becomes the encoder, one of the target side the decoder.
+A language model of the source side becomes the encoder of an encoder-decoder, one of the target
+side the decoder (Ramachandran 2017); any model becomes the inner one of a classifier.
 Pure functions over trees of arrays: nothing here reads files.
 """
 
@@ -20,6 +21,7 @@ Tree = Mapping[str, Any]
 PARTS = {
     "encoder": ("encoder*/*",),
     "decoder": ("decoder/*", "attention_decoder/*", "readout/*"),
+    "inner": ("inner/*",),
 }
 
 
@@ -43,7 +45,7 @@ class Match(NamedTuple):
     def summary(self) -> str:
         """One line for each group."""
         groups = (
-            ("filled from language models", self.matched),
+            ("filled from trained models", self.matched),
             ("filled in their first rows and columns", self.reshaped),
             ("fresh", self.missing),
             ("without a place", self.unused),
@@ -67,6 +69,8 @@ def places(part: str, known: Iterable[str]) -> dict[str, str]:
     Args:
         known: the names of the model.
     """
+    if part == "inner":
+        return {"": "inner/"}
     known = list(known)
 
     def has(beginning: str) -> bool:
@@ -95,7 +99,8 @@ def match(fresh: Any, parts: Mapping[str, Tree], allow: Sequence[str] = ()) -> M
 
     Args:
         fresh: parameters of the encoder-decoder, unboxed, or their shapes.
-        parts: parameters of a language model for "encoder", "decoder" or both, or their shapes.
+        parts: parameters of a trained model for "encoder", "decoder" or both, or for "inner", or
+            their shapes.
         allow: patterns (fnmatch) of names that may be missing or unused.
 
     Raises:
@@ -106,7 +111,7 @@ def match(fresh: Any, parts: Mapping[str, Tree], allow: Sequence[str] = ()) -> M
     for part in (part for part in PARTS if part in parts):  # of two embeddings the last stays
         prefixes = places(part, shapes)
         for name, leaf in named_leaves(parts[part]).items():
-            start = next((start for start in prefixes if name.startswith(start)), "")
+            start = next((start for start in prefixes if name.startswith(start)), "?")
             target = prefixes.get(start, "?") + name.removeprefix(start)
             if target not in shapes or not _fits(leaf.shape, shapes[target]):
                 unused.append(f"{part}: {name}")

@@ -41,15 +41,19 @@ class RecurrentLayer(nn.Module):
 
     At padding the state stands still, so a padded row ends in the state of its last
     token, and a reverse layer starts at its last token.
+
+    projection_size: width of the outputs of a projected LSTM.
     """
 
     hidden_size: int
     options: CellOptions = CellOptions()
     reverse: bool = False
     dtype: Any = jnp.float32
+    projection_size: int = 0
 
     def setup(self) -> None:
-        self.unit = CELLS[self.options.cell](self.hidden_size, self.options, dtype=self.dtype)
+        cell, width = CELLS[self.options.cell], self.projection_size or None
+        self.unit = cell(self.hidden_size, self.options, width, self.dtype)
 
     def __call__(
         self,
@@ -72,7 +76,7 @@ class RecurrentLayer(nn.Module):
             (carry after the last step, outputs (T, B, hidden_size)).
         """
         if carry is None:
-            carry = self.unit.start(jnp.zeros((x_TBD.shape[1], self.hidden_size), self.dtype))
+            carry = self.unit.zeros(x_TBD.shape[1])
         x_TBD, each, every = self.unit.noise(x_TBD, train)
         xs = {"inputs": x_TBD, **each}
         if valid_TB is not None:
