@@ -26,6 +26,7 @@ from training import compilation, config_files, cores, gradients, parallel, repo
 from training.checkpoint_reader import good_steps
 from training.checkpoints import Checkpointer
 from training.freezing import freeze
+from training.layer_decay import decay_layers
 from training.memory import keep_freed_memory
 from training.metrics import MetricsWriter
 from training.optimizer import build_clip, build_optimizer
@@ -75,6 +76,7 @@ def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: Sto
     optimizer, schedule = build_optimizer(settings["optimizer"], settings["num_steps"])
     shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))["params"]
     optimizer = freeze(optimizer, shapes, settings["freeze"])
+    optimizer = decay_layers(optimizer, shapes, settings["optimizer"]["layer_decay"])
     accumulate, ema = settings["accumulate"], settings["ema_decay"]
     shards = settings["parallel"]["canonical_shards"]
     clip_norm, clip = settings["optimizer"]["clip_norm"], build_clip(settings["optimizer"])
@@ -97,7 +99,7 @@ def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: Sto
 
 
 def begin_with(trainer: Trainer, run: RunDirectory, parts: Mapping[str, Any]) -> None:
-    """Fills fresh parameters from those of language models, and says how.
+    """Fills fresh parameters from those of trained models, and says how.
 
     Raises:
         ConfigError: they do not fit.
@@ -134,7 +136,8 @@ def fit(trainer: Trainer, saver: Checkpointer, metrics: MetricsWriter, start: in
                     bar.update(step, tokens_per_second=row["tokens_per_second"], loss=row["loss"])
                 if last or step % settings["eval_every"] == 0:
                     scores = trainer.validate(metrics, step)
-                    bar.message(f"step {step}: validation perplexity {scores['perplexity']:.4g}")
+                    name = "perplexity" if "perplexity" in scores else "loss"
+                    bar.message(f"step {step}: validation {name} {scores[name]:.4g}")
                 trainer.report(bar.message)
                 if last or step % settings["save_every"] == 0 or trainer.to_keep == step:
                     trainer.save(saver, metrics, step)

@@ -98,25 +98,30 @@ def load_task(run: TrainedRun) -> tasks.Task:
 
 
 def load_parts(init_from: Mapping[str, Any]) -> dict[str, TrainedRun]:
-    """The language models that config.init_from names, by part of the model.
+    """The trained models that config.init_from names, by part of the model.
 
     Raises:
         ConfigError, DataError, StorageError: as of load_run.
     """
     return {
-        part: load_run(path, "language_model", field=f"config.init_from.{part}")
+        part: load_run(
+            path, None if part == "inner" else "language_model", field=f"config.init_from.{part}"
+        )
         for part, path in init_from.items()
         if part != "allow" and path
     }
 
 
 def check_tokenizers(parts: Mapping[str, TrainedRun], tokenizer: data.Tokenizer) -> None:
-    """Refuses language models that have other words than the run; raises ConfigError."""
+    """Refuses models that have other words than the run, which may have more ids that are no
+    words; raises ConfigError."""
     for part, found in parts.items():
-        if found.tokenizer.fingerprint() != tokenizer.fingerprint():
+        wider = found.tokenizer.reserve(tokenizer.reserved)
+        if wider.fingerprint() != tokenizer.fingerprint():
             raise ConfigError(
                 f"config.init_from.{part} was trained with another tokenizer; train it with "
-                "config.task.source and config.task.tokenizer of this run."
+                "config.task.source and config.task.tokenizer of this run, or read its tokenizer: "
+                "--config.task.tokenizer=\"{'name': 'saved', 'path': 'RUN/tokenizer'}\"."
             )
 
 

@@ -38,6 +38,10 @@ LSTM_ATTENTION_SIZES = {
 LSTM_SIZES = LSTM_ATTENTION_SIZES | {"base": (640, 1024, 1, 2)}
 LM_LSTM_SIZES = {"tiny": (64, 64, 2), "small": (256, 512, 2), "base": (640, 1024, 2)}
 
+# Words' vectors and projections, cells; base is the size of Peters et al. (2018), who read
+# characters. Two layers in each direction.
+ELMO_SIZES = {"tiny": (32, 64), "small": (256, 512), "base": (512, 4096)}
+
 # Size: embedding, hidden, layers of the encoder, layers of the decoder; all see three words.
 CONVOLUTIONAL_SIZES = {
     "tiny": (64, 96, 2, 2),
@@ -82,8 +86,17 @@ def _language_models() -> dict[str, dict[str, Any]]:
     return blocks
 
 
+def _bidirectional() -> dict[str, dict[str, Any]]:
+    """Blocks of the models that read from both ends, by preset."""
+    return {
+        f"elmo-{size}": {"name": "elmo", "embedding_size": words, "hidden_size": cells}
+        for size, (words, cells) in ELMO_SIZES.items()
+    }
+
+
 SEQ2SEQ = _seq2seq()
 LANGUAGE_MODELS = _language_models()
+BIDIRECTIONAL = _bidirectional()
 MODELS = SEQ2SEQ | LANGUAGE_MODELS
 
 # The families of the Transformer, which have sizes of their own (configs/base_families.py).
@@ -98,6 +111,7 @@ MARIAN = family("marian")
 # divide the first.
 WIDTHS = {
     "convolutional_seq2seq": ("hidden_size", "embedding_size"),
+    "elmo": ("hidden_size", "embedding_size"),
     "hybrid_seq2seq": ("d_model", "d_ff"),
     "recurrent_lm": ("hidden_size", "embedding_size"),
     "recurrent_seq2seq": ("hidden_size", "embedding_size"),
@@ -132,11 +146,13 @@ def config() -> ConfigDict:
                 "learning_rate": 1e-3,  # the peak
                 "clip_norm": 1.0,  # largest global norm of a gradient; 0 is off
                 "clip": {"name": "none"},  # or value, adaptive: before clip_norm
+                "layer_decay": 1.0,  # each layer learns so much slower than the one above it
                 "schedule": {"name": "cosine", "warmup_steps": 100},
             },
-            # Runs of language models that the parts of an encoder-decoder begin with, and
-            # patterns of parameters that may then keep their fresh values or find no place.
-            "init_from": {"encoder": "", "decoder": "", "allow": WITHOUT_COUNTERPART},
+            # Runs of language models that the parts of an encoder-decoder begin with, or of the
+            # model in a classifier, and patterns of parameters that may then keep their fresh
+            # values or find no place.
+            "init_from": {"encoder": "", "decoder": "", "inner": "", "allow": WITHOUT_COUNTERPART},
             "freeze": (),  # patterns of parameters that are not trained
             "accumulate": 1,  # micro-batches in which a batch is computed
             "ema_decay": 0.0,  # of a moving average of parameters, to evaluate; 0 is off

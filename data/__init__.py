@@ -10,11 +10,13 @@ from data.batching import Batches, check_ids, host_slice
 from data.build import TOKENIZERS, build_source, build_tokenizer, load_tokenizer
 from data.corruption import CLS, MASK, SENTINELS, SEP
 from data.denoising_batches import DenoisingBatches, PrefixBatches
+from data.labelled_batches import LabelledBatches
 from data.language_batches import LanguageBatches
 from data.masked_batches import MaskedBatches
 from data.pair_batches import PairBatches
 from data.prefetch import prefetch
 from data.sources import SOURCES, SPLITS, Example, Source
+from data.spelling import spellings
 from data.stream_batches import StreamBatches
 from data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -33,6 +35,7 @@ __all__ = [
     "Batches",
     "DenoisingBatches",
     "Example",
+    "LabelledBatches",
     "LanguageBatches",
     "MaskedBatches",
     "PairBatches",
@@ -46,4 +49,5 @@ __all__ = [
     "host_slice",
     "load_tokenizer",
     "prefetch",
+    "spellings",
 ]

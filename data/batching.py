@@ -155,10 +155,10 @@ def check_ids(batch: Mapping[str, np.ndarray], vocab_size: int) -> None:
         ids = batch.get(field)
         if ids is None or not ids.size or (ids.min() >= 0 and ids.max() < vocab_size):
             continue
-        row, column = np.argwhere((ids < 0) | (ids >= vocab_size))[0]
+        place = np.argwhere((ids < 0) | (ids >= vocab_size))[0]
         raise DataError(
-            f"batch field {field!r}, row {row}, column {column}: id {ids[row, column]} is "
-            f"outside the vocabulary of {vocab_size}."
+            f"batch field {field!r}, row {place[0]}, column {place[-1]}: id {ids[tuple(place)]} "
+            f"is outside the vocabulary of {vocab_size}."
         )
 
 

@@ -13,8 +13,22 @@ from data.subwords import BPE, Unigram
 from data.tokenizers import FILE_NAME, FORMAT, Bytes, Characters, Tokenizer, Words
 from errors import DataError
 
+
+class Saved(Tokenizer):
+    """The tokenizer in a folder, such as RUN/tokenizer: of a model that is trained further.
+
+    Args:
+        path: the folder.
+    """
+
+    name = "saved"
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path).expanduser()
+
+
 TOKENIZERS: dict[str, type[Tokenizer]] = {
-    kind.name: kind for kind in (BPE, Unigram, Words, Characters, Bytes)
+    kind.name: kind for kind in (BPE, Unigram, Words, Characters, Bytes, Saved)
 }
 
 
@@ -43,6 +57,8 @@ def build_tokenizer(
     training text. A damaged one is trained again.
     """
     tokenizer = registry.build("tokenizer", TOKENIZERS, block, path)
+    if isinstance(tokenizer, Saved):
+        return load_tokenizer(tokenizer.path)
     key = {
         "format": FORMAT,
         "name": tokenizer.name,

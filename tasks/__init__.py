@@ -5,6 +5,8 @@ from typing import Any
 
 import registry
 from tasks.base import Evaluation, Task
+from tasks.bidirectional import BidirectionalLanguageModelling
+from tasks.classification import Classification
 from tasks.denoising import Denoising, PrefixLanguageModelling
 from tasks.language_modelling import LanguageModelling
 from tasks.masked_language_modelling import MaskedLanguageModelling
@@ -12,6 +14,8 @@ from tasks.pronunciation import Pronunciation
 from tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
+    "bidirectional_language_modelling": BidirectionalLanguageModelling,
+    "classification": Classification,
     "denoising": Denoising,
     "language_modelling": LanguageModelling,
     "masked_language_modelling": MaskedLanguageModelling,

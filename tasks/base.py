@@ -30,7 +30,7 @@ class Task:
     """A source of batches and an objective: all that train.py knows of the work.
 
     Class attributes:
-        model_kind: the kind of model that loss() calls, such as "language_model".
+        model_kind: the kind of model that loss() calls, such as "language_model", or several.
         blocks: options that are named blocks themselves, each with its table.
         may_change: options that a resumed run may have otherwise.
     Attributes:
@@ -38,7 +38,7 @@ class Task:
         vocab_size: ids are below it.
     """
 
-    model_kind: ClassVar[str]
+    model_kind: ClassVar[str | tuple[str, ...]]
     blocks: ClassVar[dict[str, dict[str, Any]]] = {}
     may_change: ClassVar[tuple[str, ...]] = ()
     tokenizer: data.Tokenizer

@@ -25,7 +25,7 @@ def expected(name: str, text: str) -> str:
 
 
 def test_every_kind_is_tested():
-    assert sorted(data.TOKENIZERS) == NAMES
+    assert sorted(data.TOKENIZERS.keys() - {"saved"}) == NAMES
 
 
 def test_round_trip(tokenizer):

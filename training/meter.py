@@ -11,10 +11,11 @@ Sums = Mapping[str, tuple[Any, Any]]
 
 
 def means(totals: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """{name: sum / weight}, and the perplexity of "nll" instead of it."""
+    """{name: sum / weight}, and the perplexity of "nll", or "forward_nll", instead of it."""
     values = {k: total / weight if weight else math.nan for k, (total, weight) in totals.items()}
-    if "nll" in values:
-        values["perplexity"] = math.exp(min(values.pop("nll"), 700.0))
+    for name in [name for name in values if name.endswith("nll")]:
+        perplexity = math.exp(min(values.pop(name), 700.0))
+        values[f"{name.removesuffix('nll')}perplexity"] = perplexity
     return values
 
 

@@ -111,9 +111,10 @@ def build_optimizer(
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """The optimizer of config.optimizer and its schedule (update count -> learning rate).
 
-    Clipping is not part of it: the train step clips, because it logs both norms.
+    Clipping is not part of it: the train step clips, because it logs both norms. Nor is
+    layer_decay, which has to know the parameters.
     """
-    shared = ("learning_rate", "schedule", "clip_norm", "clip")
+    shared = ("learning_rate", "schedule", "clip_norm", "clip", "layer_decay")
     schedule = registry.build(
         "schedule",
         SCHEDULES,

@@ -9,24 +9,28 @@ from training.metrics import read_metrics
 
 
 def draw_curve(directory: Path) -> Path:
-    """Draws loss against tokens seen, training and validation, into curve.png."""
+    """Draws perplexity against tokens seen, training and validation, into curve.png.
+
+    Where nothing has a perplexity, as in regression, it is the loss.
+    """
     from matplotlib.figure import Figure  # here, because it takes half a second to import
 
     rows = read_metrics(directory)
+    measure = "perplexity" if any(row.get("perplexity") for row in rows) else "loss"
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     styles = {"train": ("C0", "training (running mean)"), "validation": ("C1", "validation")}
     for split, (colour, label) in styles.items():
-        chosen = [row for row in rows if row["split"] == split and row.get("perplexity")]
+        chosen = [row for row in rows if row["split"] == split and row.get(measure)]
         x = [row["tokens"] for row in chosen]
-        y = [row["perplexity"] for row in chosen]
+        y = [row[measure] for row in chosen]
         marker = "o" if split == "validation" else None
         axes.plot(x, y, colour, label=label, marker=marker, markersize=3, linewidth=1.5)
         if chosen:
             axes.annotate(f"{y[-1]:.3g}", (x[-1], y[-1]), (4, 0), textcoords="offset points")
     axes.set_yscale("log")
     axes.set_xlabel("target tokens seen")
-    axes.set_ylabel("perplexity per token")
+    axes.set_ylabel(f"{measure} per token" if measure == "perplexity" else measure)
     axes.set_title(directory.name)
     axes.grid(alpha=0.3, which="both")
     axes.legend()

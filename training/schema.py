@@ -15,6 +15,7 @@ import registry
 from errors import ConfigError
 from registry import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range, Rate
 from training.clipping import CLIPPERS
+from training.config_rules import check_together
 from training.optimizer import OPTIMIZERS, SCHEDULES
 
 
@@ -38,6 +39,7 @@ class Optimizer:
     learning_rate: Annotated[PositiveFloat, MAY_CHANGE]
     clip_norm: Annotated[NonNegativeFloat, MUST_MATCH]
     clip: Annotated[Block, MUST_MATCH]
+    layer_decay: Annotated[float, Range(0, 1, exclusive_min=True), MUST_MATCH]
     schedule: Annotated[Block, MAY_CHANGE]
 
 
@@ -53,10 +55,11 @@ class Parallel:
 
 @dataclass(frozen=True)
 class InitFrom:
-    """Run directories of language models, "" for none; see models/join.py."""
+    """Run directories of trained models, "" for none; see models/join.py."""
 
     encoder: Annotated[str, MUST_MATCH]
     decoder: Annotated[str, MUST_MATCH]
+    inner: Annotated[str, MUST_MATCH]
     allow: Annotated[tuple[str, ...], MAY_CHANGE]  # of no use once the run has begun
 
 
@@ -88,7 +91,7 @@ class Config:
 
 
 # The same for a block: no parts from elsewhere.
-OLDER = {"init_from": {"encoder": "", "decoder": "", "allow": ()}}
+OLDER = {"init_from": {"encoder": "", "decoder": "", "inner": "", "allow": ()}}
 
 
 class Change(NamedTuple):
@@ -117,21 +120,22 @@ def validate(config: Any, *, models: Mapping[str, Any], tasks: Mapping[str, Any]
     settings = registry.with_defaults(Config, settings)
     settings = {field.name: settings[field.name] for field in dataclasses.fields(Config)}
     task = settings["task"] = _check_task(tasks, settings["task"])
-    settings["model"] = _named("model", models, settings["model"], "config.model", ["vocab_size"])
+    settings["model"] = _check_model(models, settings["model"], "config.model")
     settings["optimizer"] = _check_optimizer(settings["optimizer"])
     settings["parallel"] = registry.check_options(
         "parallel", Parallel, settings["parallel"], "config.parallel"
     )
     settings["init_from"] = registry.check_options(
-        "init_from", InitFrom, settings["init_from"], "config.init_from"
+        "init_from", InitFrom, {"inner": "", **settings["init_from"]}, "config.init_from"
     )
     wanted, model = tasks[task["name"]].model_kind, settings["model"]["name"]
-    if models[model].kind != wanted:
+    wanted = (wanted,) if isinstance(wanted, str) else wanted
+    if models[model].kind not in wanted:
         raise ConfigError(
-            f"Task {task['name']} needs a {wanted}, but model {model} is a {models[model].kind}. "
-            "Choose another config.model.name."
+            f"Task {task['name']} needs a {' or a '.join(wanted)}, but model {model} is a "
+            f"{models[model].kind}. Choose another config.model.name."
         )
-    _check_together(settings)
+    check_together(settings)
     return settings
 
 
@@ -144,6 +148,16 @@ def _named(
     label = f"{what} {block['name']!r}"
     checked = registry.check_options(label, target, given, path, skip)
     return {"name": block["name"], **registry.with_defaults(target, checked, skip)}
+
+
+def _check_model(models: Mapping[str, Any], block: Any, path: str) -> dict[str, Any]:
+    """The block of a model with the blocks of the models in it."""
+    parts = getattr(registry.choose("model", models, block, path), "blocks", ())
+    own = {key: value for key, value in block.items() if key not in parts}
+    checked = _named("model", models, own, path, ["vocab_size", *parts])
+    for name in parts:
+        checked[name] = _check_model(models, block.get(name), f"{path}.{name}")
+    return checked
 
 
 # Arguments of the named things' classes that the program gives, and not a config.
@@ -166,7 +180,8 @@ def _check_optimizer(block: Any) -> dict[str, Any]:
         if name not in ("name", *shared, *own):
             what = f"option of optimizer {block['name']!r}"
             raise ConfigError(f"{path}: {registry.unknown(what, name, [*shared, *own])}")
-    general = {"clip": {"name": "none"}}  # what runs had that are older than the field
+    # What runs had that are older than the fields.
+    general: dict[str, Any] = {"clip": {"name": "none"}, "layer_decay": 1.0}
     general |= {key: value for key, value in block.items() if key in shared}
     general = registry.check_options("optimizer", Optimizer, general, path)
     own_block = {key: value for key, value in block.items() if key not in shared}
@@ -180,38 +195,6 @@ def _check_optimizer(block: Any) -> dict[str, Any]:
         ["learning_rate", "num_steps"],
     )
     return checked
-
-
-def _check_together(settings: dict[str, Any]) -> None:
-    """Rules over several fields."""
-    averaged, kept = settings["average_checkpoints"], settings["keep_checkpoints"]
-    if averaged > kept:
-        raise ConfigError(
-            f"config.average_checkpoints ({averaged}) must be at most config.keep_checkpoints "
-            f"({kept})."
-        )
-    warmup, num_steps = settings["optimizer"]["schedule"]["warmup_steps"], settings["num_steps"]
-    if warmup > num_steps:
-        raise ConfigError(
-            f"config.optimizer.schedule.warmup_steps ({warmup}) must be at most "
-            f"config.num_steps ({num_steps})."
-        )
-    shards, devices = settings["parallel"]["canonical_shards"], settings["parallel"]["num_devices"]
-    if shards and settings["parallel"]["strategy"] != "pmap":
-        raise ConfigError(
-            f"config.parallel.canonical_shards ({shards}) needs config.parallel.strategy 'pmap', "
-            f"got {settings['parallel']['strategy']!r}."
-        )
-    if shards and settings["accumulate"] > 1:
-        raise ConfigError(
-            f"config.parallel.canonical_shards ({shards}) needs config.accumulate 1, got "
-            f"{settings['accumulate']}: the shards of a device are its micro-batches."
-        )
-    if shards and devices and shards % devices:
-        raise ConfigError(
-            f"config.parallel.canonical_shards ({shards}) must be a multiple of "
-            f"config.parallel.num_devices ({devices})."
-        )
 
 
 def to_json(config: Any) -> dict[str, Any]:

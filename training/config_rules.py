@@ -1,0 +1,37 @@
+"""Rules over several fields of a config."""
+
+from typing import Any
+
+from errors import ConfigError
+
+
+def check_together(settings: dict[str, Any]) -> None:
+    """Refuses fields that do not go together; raises ConfigError, naming them."""
+    averaged, kept = settings["average_checkpoints"], settings["keep_checkpoints"]
+    if averaged > kept:
+        raise ConfigError(
+            f"config.average_checkpoints ({averaged}) must be at most config.keep_checkpoints "
+            f"({kept})."
+        )
+    warmup, num_steps = settings["optimizer"]["schedule"]["warmup_steps"], settings["num_steps"]
+    if warmup > num_steps:
+        raise ConfigError(
+            f"config.optimizer.schedule.warmup_steps ({warmup}) must be at most "
+            f"config.num_steps ({num_steps})."
+        )
+    shards, devices = settings["parallel"]["canonical_shards"], settings["parallel"]["num_devices"]
+    if shards and settings["parallel"]["strategy"] != "pmap":
+        raise ConfigError(
+            f"config.parallel.canonical_shards ({shards}) needs config.parallel.strategy 'pmap', "
+            f"got {settings['parallel']['strategy']!r}."
+        )
+    if shards and settings["accumulate"] > 1:
+        raise ConfigError(
+            f"config.parallel.canonical_shards ({shards}) needs config.accumulate 1, got "
+            f"{settings['accumulate']}: the shards of a device are its micro-batches."
+        )
+    if shards and devices and shards % devices:
+        raise ConfigError(
+            f"config.parallel.canonical_shards ({shards}) must be a multiple of "
+            f"config.parallel.num_devices ({devices})."
+        )
