@@ -38,6 +38,8 @@ DATA = {
     "tagging": ("tagging", "tagging", 6),
 }
 INNER = base.LANGUAGE_MODELS | base.BIDIRECTIONAL
+# What pretraining has and a classifier has not, or the other way round.
+WITHOUT_COUNTERPART = (*base.WITHOUT_COUNTERPART, "transform*", "pair/*", "output*", "*pooler/*")
 KINDS = {"transformer_encoder": "encoder", "elmo": "bidirectional_lm"}  # others: language models
 
 
@@ -89,7 +91,7 @@ def _classify(
         began = _config_of(run)
         inner, characters = began["model"], began["task"].get("max_characters", 0)
         tokenizer = {"name": "saved", "path": str(run / "tokenizer")}
-        config.init_from.inner = str(run)
+        config.init_from.inner, config.init_from.allow = str(run), WITHOUT_COUNTERPART
         config.optimizer.learning_rate = 3e-4
     kind = KINDS.get(inner["name"], "language_model")
     config.task = {

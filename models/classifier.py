@@ -90,6 +90,10 @@ class Classifier(nn.Module):
         """The output layer of `inner`, for a loss on its predictions beside the head's."""
         return self.inner.output_layer()
 
+    def output_bias(self) -> Array | None:
+        """What `inner` adds to its logits."""
+        return self.inner.output_bias()
+
     def _features(
         self, tokens_RT: Array, segments_RT: Array, types_RT: Array | None, train: bool
     ) -> Array:

@@ -62,9 +62,9 @@ class BidirectionalLanguageModelling(LanguageModelling):
     def loss(self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool) -> Sums:
         """Sums over tokens of "loss", of both directions' "nll" and "accuracy", and of
         "forward_nll" and "backward_nll"."""
-        x_BTE, kernel_VD, _ = token_features(model, variables, self.inputs(batch), key, train)
+        x_BTE, output, _ = token_features(model, variables, self.inputs(batch), key, train)
         halves = zip(jnp.split(x_BTE, 2, axis=1), self._directions(batch), strict=True)
-        forward, backward = (output_sums(x, kernel_VD, part, 0.0) for x, part in halves)
+        forward, backward = (output_sums(x, output, part, 0.0) for x, part in halves)
         both = {
             name: (forward[name][0] + backward[name][0], 2 * forward[name][1])
             for name in ("nll", "accuracy")
@@ -76,10 +76,10 @@ class BidirectionalLanguageModelling(LanguageModelling):
     def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
         """Those of both directions side by side, (B, 2 T)."""
         key = jax.random.key(0)  # nothing is random without training
-        x_BTE, kernel_VD, _ = token_features(model, variables, self.inputs(batch), key, train=False)
+        x_BTE, output, _ = token_features(model, variables, self.inputs(batch), key, train=False)
         parts = self._directions(batch)
         both = {name: jnp.concatenate([p[name] for p in parts], axis=1) for name in parts[0]}
-        return batch_nll(x_BTE, kernel_VD, both), None
+        return batch_nll(x_BTE, output, both), None
 
     def _directions(self, batch: dict) -> list[dict]:
         """What each half of the features predicts."""

@@ -12,7 +12,7 @@ from data.labelled_batches import RESERVED, Form, Layout
 from errors import ConfigError
 from registry import NonNegativeFloat, NonNegativeInt, PositiveInt, Range
 from tasks.base import Evaluation, Sums, Task
-from tasks.losses import batch_nll
+from tasks.losses import batch_nll, output_of
 from tasks.scores import score_classes, score_numbers
 
 NUM_SAMPLES = 5
@@ -145,7 +145,7 @@ class Classification(Task):
         self, model: Any, variables: Any, batch: dict, x_BOTD: jax.Array
     ) -> jax.Array:
         """The mean nll of the tokens of each text, over the texts of a row, summed over rows."""
-        kernel_VD = model.apply(variables, method="output_layer")
+        output = model.apply(variables, method=output_of)
         rows = x_BOTD.shape[:2]
         inputs_RT, segments_RT = (
             batch[name].reshape(-1, x_BOTD.shape[2]) for name in ("inputs", "segments")
@@ -155,7 +155,7 @@ class Classification(Task):
             "weights": segments_RT[:, 1:].astype(jnp.float32),
         }
         x_RTD = x_BOTD.reshape(-1, *x_BOTD.shape[2:])[:, :-1]
-        nll_RT = batch_nll(x_RTD, kernel_VD, after)
+        nll_RT = batch_nll(x_RTD, output, after)
         means_R = nll_RT.sum(1) / jnp.maximum(after["weights"].sum(1), 1)
         per_row_B = means_R.reshape(rows).mean(1)
         weights = batch["weights"]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from errors import ConfigError
 from models import masks
 from models.base import TiedOutput
-from models.layers import DTYPES, Dropout, Embed, OutputLayer, logits
+from models.layers import DTYPES, Dropout, Embed, OutputLayer
 from models.recurrent.characters import CharacterEmbed
 from models.recurrent.layer import RecurrentLayer
 from models.recurrent.options import CellOptions
@@ -86,7 +86,7 @@ class ELMo(TiedOutput):
         """Logits of both directions, (B, 2 T, vocab_size); see features."""
         targets_BT = tokens_BT if targets_BT is None else targets_BT
         x_BTE = self.features(tokens_BT, targets_BT, segments_BT, train)
-        return logits(x_BTE, self.output_layer())
+        return self._logits(x_BTE)
 
     def features(
         self,
