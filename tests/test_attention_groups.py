@@ -113,3 +113,21 @@ def test_heads_that_are_not_alike_are_not_cut_out(options):
     model, variables = make({**LM, **options})
     with pytest.raises(ConfigError, match="heads are alike"):
         remove_heads(model, variables, np.array([1, 0]))
+
+
+@pytest.mark.parametrize("name", FAMILY_LANGUAGE_MODELS)
+def test_hypotheses_side_by_side_equal_lone_rows(name):
+    """Each of a row's hypotheses has its own positions in the cache that they share."""
+    model, variables = make(FAMILY_LANGUAGE_MODELS[name])
+    rows, beams, length = 2, 3, 5
+    inputs_RT = tokens(rows * beams, length)
+    carry = model.init_carry(rows, length, beams)
+    state = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0), carry["state"])
+
+    def step(carry, token_R):
+        return model.apply(variables, carry, token_R, method="step")
+
+    run = jax.jit(lambda carry, tokens_TR: jax.lax.scan(step, carry, tokens_TR)[1])
+    logits_TRV = run({"state": state, "memory": carry["memory"]}, inputs_RT.T)
+    expected = apply(model, variables, inputs_RT)
+    np.testing.assert_allclose(logits_TRV.swapaxes(0, 1), expected, atol=1e-5)
