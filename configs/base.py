@@ -183,6 +183,23 @@ def text_pairs(data: str, source_language: str, target_language: str) -> dict[st
     return {"name": "folder", "path": str(Path(data).expanduser().absolute()), **languages}
 
 
+def text_arguments(arg: str, **defaults: Any) -> SimpleNamespace:
+    """The arguments of a config that learns from one text, beside its own."""
+    common = {"data": "bible", "source_language": "it", "target_language": "en"}
+    return parse(arg, **defaults, **common, seed=0, smoke=False)
+
+
+def text_options(given: SimpleNamespace) -> dict[str, Any]:
+    """The options of a task on the text of the target language, from text_arguments."""
+    return {
+        "source": text_pairs(given.data, given.source_language, given.target_language),
+        "tokenizer": {"name": "bpe", "vocab_size": 4000},
+        "side": "target",
+        "sequence_length": 128,
+        "sequences_per_batch": 16,
+    }
+
+
 def pairs_task(name: str, source: dict[str, Any], **options: Any) -> dict[str, Any]:
     """The block of a task on pairs of sequences, with `options` in place of its defaults."""
     block = {
@@ -230,6 +247,8 @@ def smoke(config: ConfigDict) -> None:
     if "num_beams" in config.task:  # of pairs_task
         config.task.tokens_per_batch, config.task.num_buckets = 256, 1
         config.task.num_beams = min(config.task.num_beams, 2)
+    if "side" in config.task:  # of text_options
+        config.task.sequence_length, config.task.sequences_per_batch = 32, 8
     config.num_steps = config.eval_every = config.save_every = 3
     config.log_every = 1
     config.optimizer.schedule.warmup_steps = 1

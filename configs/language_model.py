@@ -17,27 +17,14 @@ from configs import base
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config for a string of arguments."""
-    given = base.parse(
-        arg,
-        model="lm-transformer-small",
-        data="bible",
-        source_language="it",
-        target_language="en",
-        seed=0,
-        smoke=False,
-    )
+    given = base.text_arguments(arg, model="lm-transformer-small")
     config = base.config()
     config.seed = given.seed
-    config.task = base.language_task(
-        base.text_pairs(given.data, given.source_language, given.target_language),
-        tokenizer={"name": "bpe", "vocab_size": 4000},
-        side="target",
-    )
+    config.task = base.language_task(**base.text_options(given))
     config.model = base.choose_model(given.model, base.LANGUAGE_MODELS, given.smoke)
     config.num_steps = 600
     if given.smoke:
         base.smoke(config)
-        config.task.sequence_length, config.task.sequences_per_batch = 32, 8
     return config
 
 

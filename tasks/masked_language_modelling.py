@@ -110,6 +110,11 @@ class MaskedLanguageModelling(TokenPrediction):
     ) -> tuple[jax.Array, Output, jax.Array]:
         """What the output layer sees of the hidden places alone, that layer, and the logits of
         the pairs."""
+        if self.nsp and model.num_types < 2:
+            raise ConfigError(
+                f"config.task.nsp needs two types of tokens, config.model.num_types is "
+                f"{model.num_types}. Choose another preset, or nsp=false."
+            )
 
         def read(module: Any) -> tuple[jax.Array, Output, jax.Array]:
             x_BTD = module.features(*self.inputs(batch), train=train)

@@ -15,10 +15,14 @@ from training.config_files import load_config
 
 CONFIGS = (
     "architecture_walk",
+    "bart",
+    "bert",
+    "gpt",
     "hidden_markov",
     "language_model",
     "memory_network",
     "synthetic",
+    "t5",
     "translation",
 )
 

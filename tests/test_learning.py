@@ -7,12 +7,15 @@ import pytest
 
 import train
 from experiments import align
+from trained import load_run, load_task
 from training.metrics import read_metrics
 from training.run_directory import RunDirectory
 
 REPO = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(
-    p.stem for p in (REPO / "configs").glob("*.py") if p.stem not in ("base", "__init__")
+    p.stem
+    for p in (REPO / "configs").glob("*.py")
+    if p.stem not in ("base", "base_families", "__init__")
 )
 LM = "language_model:model=lm-lstm-tiny,"
 SMOKE = [f"{name}:" for name in CONFIGS] + ["translation:model=lstm-attention-tiny,", LM]
@@ -41,6 +44,8 @@ def test_every_config_runs_with_smoke_and_leaves_its_records(config, tmp_path, c
         assert (tmp_path / "run" / name).exists()
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
     assert str(tmp_path / "run" / "curve.png") in capsys.readouterr().out
+    found = load_run(tmp_path / "run", None)  # as every other command does
+    assert load_task(found).vocab_size == found.tokenizer.vocab_size
     print(f"{len(SMOKE)} configs in all")
 
 

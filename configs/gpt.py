@@ -1,0 +1,41 @@
+"""Generative pretraining: predicting the next token with GPT (Radford et al. 2018, 2019).
+
+  python train.py --config=configs/gpt.py --workdir=runs/gpt
+  python train.py --config=configs/gpt.py:model=gpt1-mini --workdir=runs/gpt1
+  python train.py --config=configs/gpt.py:objective=prefix --workdir=runs/gpt-prefix
+  python train.py --config=configs/gpt.py:data=my/folder --workdir=runs/mine
+
+Arguments: model (a preset of gpt1 or gpt2 of configs/base_families.py), objective (causal; or
+prefix: the beginning of each text is given and only the rest is predicted), data (a folder as for
+configs/translation.py), source_language and target_language (text of the target language is
+learned), seed, and smoke (a whole run on a toy language in seconds).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+OBJECTIVES = {
+    "causal": {"name": "language_modelling", "packed": True},
+    "prefix": {"name": "prefix_language_modelling", "packed": False},
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config for a string of arguments."""
+    given = base.text_arguments(arg, model="gpt2-mini", objective="causal")
+    config = base.config()
+    config.seed = given.seed
+    objective = base.choose("objective", given.objective, OBJECTIVES)
+    config.task = {**objective, **base.text_options(given)}
+    config.model = base.choose_model(given.model, base.GPT, given.smoke)
+    config.num_steps = 2000
+    if given.smoke:
+        base.smoke(config)
+    return config
+
+
+def sweep() -> list[str]:
+    """One argument string for each run: both objectives and both families, three seeds."""
+    runs = base.sweep(base.GPT, "mini")
+    return [f"objective={objective},{run}" for objective in OBJECTIVES for run in runs]
