@@ -5,10 +5,11 @@
   python train.py --config=configs/gpt.py:objective=prefix --workdir=runs/gpt-prefix
   python train.py --config=configs/gpt.py:data=my/folder --workdir=runs/mine
 
-Arguments: model (a preset of gpt1 or gpt2 of configs/base_families.py), objective (causal; or
-prefix: the beginning of each text is given and only the rest is predicted), data (a folder as for
-configs/translation.py), source_language and target_language (text of the target language is
-learned), seed, and smoke (a whole run on a toy language in seconds).
+Arguments: model (a preset of gpt1 or gpt2 of configs/base_families.py, or any other language
+model, such as lm-lstm-small), objective (causal; or prefix: the beginning of each text is given
+and only the rest is predicted), data (a folder as for configs/translation.py), source_language
+and target_language (text of the target language is learned), seed, and smoke (a whole run on a
+toy language in seconds).
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seed = given.seed
     objective = base.choose("objective", given.objective, OBJECTIVES)
     config.task = {**objective, **base.text_options(given)}
-    config.model = base.choose_model(given.model, base.GPT, given.smoke)
+    config.model = base.choose_model(given.model, base.GPT | base.LANGUAGE_MODELS, given.smoke)
     config.num_steps = 2000
     if given.smoke:
         base.smoke(config)
