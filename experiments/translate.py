@@ -122,12 +122,11 @@ def build_translator(options: argparse.Namespace) -> Any:
 
     cores.split()
     run = load_run(options.workdir, "seq2seq", options.checkpoint)
-    task = run.settings["task"]
-    given = {
-        name: task[name] if getattr(options, name) is None else getattr(options, name)
-        for name in ("num_beams", "length_penalty", "max_length")
-    }
-    return Translator(run.model, run.variables, run.tokenizer, **given)
+    names = ("num_beams", "length_penalty", "max_length")
+    found = {name: run.settings["task"][name] for name in names if name in run.settings["task"]}
+    asked = {name: getattr(options, name) for name in names}
+    found |= {name: value for name, value in asked.items() if value is not None}
+    return Translator(run.model, run.variables, run.tokenizer, **found)
 
 
 def warn_of_long_lines(translator: Any, name: str, number: int, lines: Sequence[str]) -> None:
