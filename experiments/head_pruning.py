@@ -145,6 +145,11 @@ class Study:
         """The variables that a method proposes, without the heads that it removes."""
         return self.heads.masked(proposal.variables, proposal.mask)
 
+    def weights(self) -> np.ndarray:
+        """Predicted tokens (E,) of all examples."""
+        each = [batch["weights"].sum(1) for batch in self.batches]
+        return np.concatenate([num_B[num_B > 0] for num_B in each])
+
     def losses(self, model: Any, each: Iterable[Any]) -> np.ndarray:
         """Summed losses (M, E) of all examples under other variables, or another model."""
         row_losses = jax.jit(functools.partial(self.task.token_losses, model))

@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments.comparison.pictures import draw_band
+from experiments.head_pruning import SCRATCH
 from training.files import save_figure
 
 ROWS = {
@@ -79,17 +81,26 @@ def curve_of(points: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 def draw_curves(path: Path, points: Sequence[Any]) -> None:
-    """Loss against heads kept. Bands: all random orders, or 95 % of the bootstrap."""
+    """Loss against heads kept. Bands: all random orders, or 95 % of the bootstrap.
+
+    A star is a model that was trained with so many heads from the beginning (train_pruned.py).
+    """
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.add_subplot()
     for i, method in enumerate(dict.fromkeys(point.method for point in points)):
         curve = curve_of([point for point in points if point.method == method])
         colour = "0.45" if method == "random" else f"C{i}"
         label = "random orders, mean and range" if method == "random" else method.replace("_", " ")
-        draw_band(axes, curve["kept"], curve, {"color": colour}, label, marker="o")
+        if method == SCRATCH:
+            ends = abs(np.array([curve["low"], curve["high"]]) - curve["mean"])
+            look: dict[str, Any] = {"color": "k", "zorder": 3, "label": label}
+            axes.errorbar(curve["kept"], curve["mean"], ends, fmt="*", ms=11, capsize=3, **look)
+        else:
+            draw_band(axes, curve["kept"], curve, {"color": colour}, label, marker="o")
     axes.axhline(0, color="0.6", lw=0.8, ls="--")
     axes.set(xlabel="heads kept", ylabel="change of loss, nats per token")
     axes.invert_xaxis()
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
     save_figure(path, figure, dpi=130)

@@ -15,10 +15,13 @@ class ProgressBar:
         total: number of steps of the run.
         done: steps done before, by the run that this one resumes.
         every: seconds between lines where the stream is not a terminal.
-        stream: where to write.
+        stream: where to write; stderr by default.
     """
 
-    def __init__(self, total: int, done: int = 0, every: float = 10.0, stream: TextIO = sys.stderr):
+    def __init__(
+        self, total: int, done: int = 0, every: float = 10.0, stream: TextIO | None = None
+    ) -> None:
+        stream = stream or sys.stderr
         self._total, self._every, self._stream = total, every, stream
         self._done = done
         self._next_line = 0.0
