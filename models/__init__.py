@@ -1,7 +1,8 @@
 """Models, by name. They are Linen modules and know nothing of data, tasks or files.
 
 The kinds share one contract (see README): a `language_model` has `__call__(tokens_BT)`,
-`init_carry(batch_size, max_len, num_beams)` and `step(carry, token_R)`; a `seq2seq` has
+`init_carry(batch_size, max_len, num_beams)`, `step(carry, token_R)` and, for prompts at once,
+`prefill(carry, tokens_BT, lengths_B)`; a `seq2seq` has
 `encode`, `decode`, `init_carry(encoded, max_len, num_beams)` and `step`; an `encoder` has
 `__call__(tokens_BT, segments_BT, types_BT)`, which gives a dict. Step by step equals the whole
 sequence. A `bidirectional_lm` has `features(inputs_BT, targets_BT)` of both directions and

@@ -30,6 +30,11 @@ class LanguageModel(TiedOutput):
 
     kind = "language_model"
 
+    @nn.nowrap
+    def longest_row(self) -> int | None:
+        """How many tokens the model can tell apart by position; None where that has no end."""
+        return None
+
     def __call__(
         self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
     ) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from models import masks
 from models.base import LanguageModel
-from models.layers import DTYPES, logits
+from models.layers import DTYPES
 from models.recurrent.base import Recurrent
 from models.recurrent.cells import CELLS
 from registry import PositiveInt
@@ -66,4 +66,21 @@ class RecurrentLM(LanguageModel, Recurrent):
         """Reads one token a row; returns the new carry and logits_BV."""
         layers, h_BH = self.stack.step(carry["state"]["layers"], self.embed(token_B))
         carry = {"state": {"layers": layers}, "memory": {}}
-        return carry, logits(self._read([h_BH]), self.output_layer())
+        return carry, self._logits(self._read([h_BH]))
+
+    def prefill(
+        self, carry: dict[str, Any], tokens_BT: Array, lengths_B: Array
+    ) -> tuple[dict[str, Any], Array]:
+        """Reads the first tokens of each row, at least one, in one scan.
+
+        Returns:
+            (the carry that so many steps would leave, logits_BV after the last of them).
+        """
+        valid_TB = jnp.arange(tokens_BT.shape[1])[:, None] < lengths_B
+        # Whatever stands in the padding must not reach a sum, not even as 0 * NaN.
+        x_TBE = jnp.where(valid_TB[:, :, None], self._embed(tokens_BT, False), 0)
+        before = carry["state"]["layers"]
+        layers, h_TBH = self.stack(x_TBE, False, None, before, valid_TB)
+        h_BH = h_TBH[lengths_B - 1, jnp.arange(len(lengths_B))]
+        carry = {"state": {"layers": layers}, "memory": {}}
+        return carry, self._logits(self._read([h_BH]))

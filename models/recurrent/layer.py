@@ -173,12 +173,13 @@ class RecurrentStack(nn.Module):
         train: bool,
         resets_TB: Array | None = None,
         carries: list[Carry] | None = None,
+        valid_TB: Array | None = None,
     ) -> tuple[list[Carry], Array]:
         """Whole sequence; returns the last carries and outputs (T, B, hidden_size)."""
         carries, ends = carries or [None] * self.num_layers, []
         for i, layer in enumerate(self.layers):
             below_TBD = self.dropout(x_TBD, train) if i else x_TBD
-            end, x_TBD = layer(below_TBD, None, train, resets_TB, carries[i])
+            end, x_TBD = layer(below_TBD, valid_TB, train, resets_TB, carries[i])
             x_TBD = x_TBD + below_TBD if self.residual and i else x_TBD
             ends.append(end)
         return ends, x_TBD

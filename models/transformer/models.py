@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from models.base import EncoderDecoder, LanguageModel
-from models.masks import cross_mask, positions, positions_in_segment, self_mask
+from models.masks import cross_mask, positions, positions_in_segment, self_mask, step_mask
 from models.transformer.base import Transformer
-from models.transformer.block import Context
+from models.transformer.block import Context, Slots
 from registry import PositiveInt
 
 Array = jax.Array
@@ -28,6 +28,10 @@ class TransformerLM(LanguageModel, Transformer):
     @nn.nowrap
     def _attention_layers(self) -> tuple[int, ...]:
         return (self.num_layers,)
+
+    @nn.nowrap
+    def longest_row(self) -> int | None:
+        return self.max_positions if self.positions == "learned" else None
 
     def features(
         self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
@@ -52,6 +56,38 @@ class TransformerLM(LanguageModel, Transformer):
     def step(self, carry: dict[str, Any], token_R: Array) -> tuple[dict[str, Any], Array]:
         """Reads one token a hypothesis; returns the new carry and logits_RV."""
         return self._step(carry, token_R)
+
+    def prefill(
+        self, carry: dict[str, Any], tokens_BT: Array, lengths_B: Array
+    ) -> tuple[dict[str, Any], Array]:
+        """Reads the next tokens of each row, one hypothesis each, in one pass.
+
+        Args:
+            tokens_BT, lengths_B: ragged rows of at least one token; what stands in the
+                padding is not read. The caches hold all of them.
+
+        Returns:
+            (the carry that lengths_B steps would leave, logits_BV after the last of them).
+        """
+        state, caches = carry["state"], carry["memory"]["caches"]
+        rows_B, num_slots = jnp.arange(len(tokens_BT)), state["past"].shape[1]
+        place_BT = state["position"][:, None] + positions(tokens_BT)
+        read_BT = positions(tokens_BT) < lengths_B[:, None]
+        x_BTD = self.decoder.enter(self.embed(tokens_BT), place_BT, num_slots)
+        # Each place is a step of its own that sees the slots up to its own. Padding is written
+        # beyond the last slot, which is nowhere.
+        seen_BTS = jnp.arange(num_slots) <= place_BT[:, :, None]
+        new_BT = jnp.where(read_BT, place_BT, num_slots + positions(tokens_BT))
+        terms = self.decoder.terms(place_BT, jnp.arange(num_slots)[None])
+        slots = Slots(new_BT, step_mask(seen_BTS), terms=terms)
+        x_BTD, caches = self.decoder.step(x_BTD, caches, slots)
+        position_B = state["position"] + lengths_B
+        past_BS = jnp.arange(num_slots) < position_B[:, None]
+        carry = {
+            "state": {"position": position_B, "past": past_BS},
+            "memory": {"caches": caches},
+        }
+        return carry, self._logits(self._finish(x_BTD[rows_B, lengths_B - 1]))
 
 
 class TransformerSeq2Seq(EncoderDecoder, Transformer):
