@@ -1,4 +1,4 @@
-"""Search for the best output of a model, one token at a time, inside one jit.
+"""Search for the best output of a model, or samples, one token at a time, inside one jit.
 
 Everything here works on `step(carry, token_B) -> (carry, logits_BV)` and knows nothing of what
 makes the step: a recurrent network, a Transformer with its cache, or a table. Both searches are
@@ -18,6 +18,8 @@ pure and traceable, and take
     max_len_B:  the greatest number of tokens of each row, clipped to [1, max_len].
     banned:     ids that are never generated; the others keep the probability that the model
                 gives them (no renormalisation).
+
+sampling.py draws what follows a prompt instead, through the filters of filters.py.
 """
 
 from decoding.beam import beam_search
