@@ -14,6 +14,7 @@ NAMES = (
     "training_step",
     "recurrence",
     "translation",
+    "generation",
     "pipeline",
     "diagnostics",
     "heads",

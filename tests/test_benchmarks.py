@@ -154,6 +154,7 @@ def test_all_benchmarks_are_listed_and_have_help():
         "training_step",
         "recurrence",
         "translation",
+        "generation",
         "pipeline",
         "diagnostics",
         "main_job",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import models
-from benchmarks import gpu_workloads, harness, ours, recurrence, translation
+from benchmarks import generation, gpu_workloads, harness, ours, recurrence, translation
 from benchmarks.workloads import (
     ON_CPU,
     Workload,
@@ -159,6 +159,28 @@ def test_hugging_face_writes_the_same_translations_with_the_same_weights():
     same = int((theirs_BT == search()).all(axis=1).sum())
     print(f"{same} of 8 translations are the same")
     assert same >= 7  # a tie within rounding may fall otherwise
+
+
+@pytest.mark.interop
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_hugging_face_goes_on_with_the_same_tokens_with_the_same_weights():
+    import torch
+
+    from benchmarks.peers import hugging_face
+
+    sizes = {"d_model": 32, "num_heads": 4, "d_ff": 48, "num_layers": 2, "max_positions": 24}
+    block, prompts_BT = {**generation.BLOCK, **sizes}, translation.sources(4, 9, 60)
+    ours = generation.Generation(block, 60, prompts_BT, 12)
+    random = np.random.default_rng(0)
+    noisy = jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape), ours.variables)
+    ours.variables = jax.tree.map(lambda x: x.astype(np.float32), noisy)  # biases too
+    peer = hugging_face.gpt2(block, 60)
+    hugging_face.copy_to_gpt2(peer, ours.variables["params"])
+    with torch.inference_mode():
+        logits = peer(torch.from_numpy(prompts_BT).long()).logits.numpy()
+    expected = jax.jit(ours.model.apply)(ours.variables, prompts_BT)
+    np.testing.assert_allclose(logits, expected, atol=2e-4)
+    np.testing.assert_array_equal(hugging_face.go_on(peer, prompts_BT, 12), ours())
 
 
 @pytest.mark.heavy

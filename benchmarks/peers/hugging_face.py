@@ -1,4 +1,4 @@
-"""Our Transformer as a MarianMTModel of Hugging Face, with the same weights."""
+"""Our Transformers as models of Hugging Face, Marian and GPT-2, with the same weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -88,3 +88,62 @@ def generate(model: nn.Module, source: np.ndarray, num_beams: int, length: int) 
             early_stopping=False,
         )
     return found[:, 1:].numpy()
+
+
+def gpt2(block: Mapping[str, Any], vocab_size: int) -> nn.Module:
+    """A GPT-2 of the shape of a "transformer_lm" block with the options of that family."""
+    config = transformers.GPT2Config(
+        vocab_size=vocab_size,
+        n_positions=block["max_positions"],
+        n_embd=block["d_model"],
+        n_layer=block["num_layers"],
+        n_head=block["num_heads"],
+        n_inner=block["d_ff"],
+        activation_function="gelu_new",
+        layer_norm_epsilon=block["norm_epsilon"],
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=None,  # nothing ends: both sides write the length that is asked for
+    )
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def copy_to_gpt2(model: nn.Module, params: Mapping[str, Any]) -> None:
+    """Our parameters into a GPT-2, whose products have the inputs first, as ours."""
+
+    def put(parameter: torch.Tensor, *values: Any) -> None:
+        shape = (-1, parameter.shape[-1] // len(values))
+        parts = [np.asarray(value, np.float32).reshape(shape) for value in values]
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(np.concatenate(parts, 1)).reshape(parameter.shape))
+
+    decoder = params["decoder"]
+    put(model.transformer.wte.weight, params["embed"]["embedding"])
+    put(model.transformer.wpe.weight, decoder["positions"]["table"])
+    set_norm(model.transformer.ln_f, decoder["norm"])
+    for i, layer in enumerate(model.transformer.h):
+        block = decoder[f"layers_{i}"]
+        attention, hidden = block["self_attention"], block["feed_forward"]["hidden"]
+        set_norm(layer.ln_1, block["self_norm"])
+        set_norm(layer.ln_2, block["feed_forward_norm"])
+        for name in ("weight", "bias"):
+            ours = "kernel" if name == "weight" else "bias"
+            heads = [attention[part][ours] for part in ("query", "key", "value")]
+            put(getattr(layer.attn.c_attn, name), *heads)
+            put(getattr(layer.attn.c_proj, name), attention["out"][ours])
+            put(getattr(layer.mlp.c_fc, name), hidden[ours])
+            put(getattr(layer.mlp.c_proj, name), block["feed_forward"]["out"][ours])
+
+
+def go_on(model: nn.Module, prompts: np.ndarray, length: int) -> np.ndarray:
+    """The `length` most probable tokens after each prompt, one by one, (B, length)."""
+    tokens = torch.from_numpy(prompts).long()
+    with torch.inference_mode():
+        found = model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            do_sample=False,
+            min_new_tokens=length,
+            max_new_tokens=length,
+        )
+    return found[:, tokens.shape[1] :].numpy()

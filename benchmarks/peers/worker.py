@@ -49,6 +49,23 @@ def translation() -> Callable[[], list[list[int]]]:
     return work
 
 
+def generation() -> Callable[[], list[list[int]]]:
+    """Hugging Face's greedy generation from the prompts of benchmarks/generation.py."""
+    from benchmarks import generation as job
+    from benchmarks import translation
+    from benchmarks.peers import hugging_face
+
+    model = hugging_face.gpt2(job.BLOCK, job.VOCAB_SIZE)
+    _, variables = translation.fresh_model(job.BLOCK, job.VOCAB_SIZE)
+    hugging_face.copy_to_gpt2(model, variables["params"])
+    prompts_BT = translation.sources(job.PROMPTS, job.PROMPT_LENGTH, job.VOCAB_SIZE)
+
+    def work() -> list[list[int]]:
+        return hugging_face.go_on(model, prompts_BT, job.NEW_TOKENS).tolist()
+
+    return work
+
+
 def recurrence(width: int) -> Callable[[], None]:
     """Forward and backward of the layer of benchmarks/recurrence.py."""
     import torch
@@ -67,6 +84,7 @@ def recurrence(width: int) -> Callable[[], None]:
 
 
 KINDS: dict[str, Callable[..., Callable[[], Any]]] = {
+    "generation": generation,
     "recurrence": recurrence,
     "training": training,
     "translation": translation,
