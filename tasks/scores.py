@@ -87,14 +87,15 @@ def score_classes(
             in tagging: texts are drawn, and not words. None: each answer is a text.
     """
     groups_E = np.arange(len(labels_E)) if groups_E is None else groups_E
-    cells_E = labels_E * num_classes + found_E
     names, groups_E = np.unique(groups_E, return_inverse=True)
-    matrices = np.zeros((len(names), num_classes**2))
-    np.add.at(matrices, (groups_E, cells_E), 1)
-    drawn = [counts @ matrices for counts in resamples(len(names), NUM_RESAMPLES, seed=0)]
-    resampled = np.concatenate(drawn).reshape(-1, num_classes, num_classes)
+    cells_E, size = labels_E * num_classes + found_E, num_classes**2
+    drawn = [
+        np.bincount(cells_E, counts[groups_E], size).reshape(num_classes, num_classes)
+        for counts_R in resamples(len(names), NUM_RESAMPLES, seed=0)
+        for counts in counts_R
+    ]
     scores = class_scores(confusion(labels_E, found_E, num_classes))
-    return with_intervals(scores, class_scores(resampled), f"{len(names)} texts")
+    return with_intervals(scores, class_scores(np.array(drawn)), f"{len(names)} texts")
 
 
 def score_numbers(labels_E: np.ndarray, found_E: np.ndarray) -> tuple[Scores, dict[str, str]]:

@@ -194,7 +194,7 @@ def _made(items: tuple) -> tuple:
     return model, jax.tree.unflatten(tree, leaves)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("mutable", "train"))
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("method", "mutable", "train"))
 def apply(model, variables, *arguments, **options):
     """model.apply in one compiled program, shared by all tests that give it the same shapes."""
     return model.apply(variables, *arguments, **options)

@@ -18,7 +18,7 @@ from training import schema
 from training.config_files import load_config
 
 REPO = Path(__file__).resolve().parent.parent
-CONFIGS = ("translation", "language_model", "synthetic", "gpt", "bert", "t5", "bart")
+CONFIGS = ("translation", "language_model", "synthetic", "gpt", "bert", "t5", "bart", "elmo")
 RUNS = (
     "configs/translation.py",
     "configs/translation.py:model=lstm-attention-small",

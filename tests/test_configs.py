@@ -17,6 +17,8 @@ CONFIGS = (
     "architecture_walk",
     "bart",
     "bert",
+    "classification",
+    "elmo",
     "gpt",
     "hidden_markov",
     "language_model",
@@ -55,6 +57,7 @@ def test_every_string_of_a_sweep_is_a_valid_config(name):
         assert small["num_steps"] <= 5
         assert small["task"]["source"]["name"] in (
             *("copy", "reverse", "sort", "addition"),
+            *("entailment", "multiple_choice", "similarity", "tagging"),
             "hidden_markov",
             "supporting_facts",
             "toy_language",

@@ -78,7 +78,7 @@ def logits_and_gradients(kind, name) -> list[tuple]:
 def test_every_model_of_the_table_is_covered():
     tables = (LANGUAGE_MODELS, SEQ2SEQ, ENCODERS)
     covered = {block["name"] for table in tables for block in table.values()}
-    assert covered == set(models.MODELS)
+    assert covered | {"classifier", "elmo"} == set(models.MODELS)  # which have files of their own
 
 
 @all_models

@@ -161,7 +161,7 @@ def command(folder: Path, *more: str) -> list[str]:
 def test_a_run_begins_with_its_language_models_and_says_so(language_model_run, capsys):
     folder = language_model_run
     assert train.main(command(folder, "--config.freeze=('encoder/*',)")) == 0
-    assert "parameters filled from language models" in capsys.readouterr().err
+    assert "parameters filled from trained models" in capsys.readouterr().err
     journal = (folder / "joined" / "journal.jsonl").read_text()
     rows = [json.loads(line) for line in journal.splitlines()]
     event = next(row for row in rows if row["event"] == "init_from")
