@@ -103,7 +103,7 @@ def test_the_auxiliary_loss_is_the_mean_over_the_tokens_of_each_text(tmp_path):
         means = []
         for ids, inside in zip(views, segments, strict=True):
             text = ids[: inside.sum()][None]
-            logits = model.inner.apply({"params": variables["params"]["inner"]}, text)
+            logits = inner({"params": variables["params"]["inner"]}, text)
             right = np.take_along_axis(
                 log_softmax(np.asarray(logits[0, :-1])), text[0, 1:, None], 1
             )
