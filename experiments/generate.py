@@ -27,9 +27,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-import registry
-from errors import ConfigError, Parser, SeqlabError, StorageError
-from experiments.translate import non_negative, read_batches, whole_number, write
+from errors import ConfigError, Parser, StorageError
+from experiments.translate import non_negative, read_batches, run, whole_number, write
 
 # What a terminal takes as a command; a model may write any of them.
 CONTROLS = {n: "\ufffd" for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"}
@@ -48,13 +47,9 @@ def above_zero(most: float = math.inf) -> Callable[[str], float]:
     return parse
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; raises ConfigError."""
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser(__doc__, overrides=True)
     add = parser.add_argument
     add("--workdir", required=True, help="run directory of a language model")
     add("--prompt", help="the one prompt, instead of lines")
@@ -71,17 +66,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--logprobs", action="store_true", help="JSON lines with log-probabilities")
     add("--batch_size", type=whole_number(1), default=16, help="samples at a time (default 16)")
     add("--checkpoint", type=whole_number(0), metavar="STEP", help="instead of the final one")
-    options, others = parser.parse_known_args(argv)
-    if others:
-        known = sorted(action.option_strings[-1] for action in parser._actions)
-        raise ConfigError(registry.unknown("argument", others[0].partition("=")[0], known))
+    return parser
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuses options that don't go together; raises ConfigError."""
     if options.prompt is not None and options.input is not None:
         raise ConfigError("--prompt and --input: only one of them can be given.")
     if "" in options.stop:
         raise ConfigError("Argument --stop: must be a text that is not empty.")
     if options.seed + options.num_samples > 2**32:
         raise ConfigError(f"Argument --seed: must be below 2^32, got {options.seed}.")
-    return options
 
 
 def build_generator(options: argparse.Namespace) -> Any:
@@ -148,6 +143,7 @@ def say(output: BinaryIO, text: str) -> None:
 
 def generate(options: argparse.Namespace, output: BinaryIO) -> None:
     """Reads prompts, goes on with them and writes until the input ends."""
+    check(options)
     generator = build_generator(options)
     name = "--prompt" if options.prompt is not None else options.input or "Standard input"
     for number, prompts in prompts_of(options):
@@ -167,18 +163,7 @@ def generate(options: argparse.Namespace, output: BinaryIO) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    output = sys.stdout.buffer
-    try:
-        options = parse_arguments(argv)
-        with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints
-            generate(options, output)
-    except SeqlabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return run(make_parser(), generate, argv)
 
 
 if __name__ == "__main__":

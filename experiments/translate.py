@@ -24,7 +24,7 @@ import math
 import os
 import select
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import registry
@@ -196,24 +196,32 @@ def write(output: BinaryIO, texts: Sequence[str]) -> None:
         raise StorageError(f"Standard output: {error.strerror or error}.") from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+def run(
+    parser: Parser,
+    work: Callable[[argparse.Namespace, BinaryIO], None],
+    argv: Sequence[str] | None,
+) -> int:
+    """Runs a command that writes nothing but its results, to standard output; the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     output = sys.stdout.buffer
-    parser = make_parser()
 
-    def work(options: argparse.Namespace) -> None:
+    def quietly(options: argparse.Namespace) -> None:
         if options.overrides:
             known = sorted(action.option_strings[-1] for action in parser._actions)
             got = options.overrides[0].partition("=")[0]
             raise ConfigError(registry.unknown("argument", got, known))
         with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints
-            translate(options, output)
+            work(options, output)
 
     try:
-        return parser.run(work, argv)
+        return parser.run(quietly, argv)
     except KeyboardInterrupt:
         return 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return run(make_parser(), translate, argv)
 
 
 if __name__ == "__main__":

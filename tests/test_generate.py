@@ -90,7 +90,7 @@ def test_a_terminal_gets_the_prompt_and_the_text_as_it_comes(runs, workdir, capf
     _, out, _ = run_command(capfdbinary, *arguments)
     leader, follower = os.openpty()
     with open(follower, "wb") as terminal, open(leader, "rb", buffering=0) as screen:
-        generate.generate(generate.parse_arguments(arguments), terminal)
+        generate.generate(generate.make_parser().read(arguments), terminal)
         shown = screen.read(10_000).decode()
     assert shown.replace("\r\n", "\n") == "".join(f"a b{line}\n" for line in out.splitlines())
 
