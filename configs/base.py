@@ -129,6 +129,7 @@ WITHOUT_COUNTERPART = (
     "pointer/*",
     "readout/*",
     "output/*",
+    "logits_bias",
 )
 
 

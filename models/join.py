@@ -89,6 +89,7 @@ def places(part: str, known: Iterable[str]) -> dict[str, str]:
             top = len(layers) if has("attention_decoder/combine") else 0
             layers.insert(top, "attention_decoder/")
         found = {f"{name}/": f"{name}/" for name in ("decoder", "embed", "readout", "output")}
+        found["logits_bias"] = "logits_bias"
     return found | {f"stack/layers_{i}/": layer for i, layer in enumerate(layers)}
 
 

@@ -23,12 +23,17 @@ from training.run_directory import RunDirectory
 from trees import named_leaves
 
 TRANSFORMER = {"d_model": 8, "num_heads": 2, "d_ff": 16}
+FAMILY = {"positions": "learned", "embedding_norm": True, "use_output_bias": True, **TRANSFORMER}
 RECURRENT = {"embedding_size": 8, "hidden_size": 12}
 PAIRS = {
     "transformer": (
         {"name": "transformer_lm", "num_layers": 2, **TRANSFORMER},
         {"name": "transformer_seq2seq", "num_encoder_layers": 2, "num_decoder_layers": 2}
         | TRANSFORMER,
+    ),
+    "transformer-learned-positions": (
+        {"name": "transformer_lm", "num_layers": 1, **FAMILY},
+        {"name": "transformer_seq2seq", "num_encoder_layers": 1, "num_decoder_layers": 1} | FAMILY,
     ),
     "lstm": (
         {"name": "recurrent_lm", "num_layers": 2, **RECURRENT},
@@ -62,7 +67,7 @@ def test_each_parameter_of_a_part_comes_from_its_language_model(name):
     joined = match(fresh, parts, WITHOUT_COUNTERPART)
     found, old = named_leaves(fill(fresh, parts, joined)), named_leaves(fresh)
     left, right = named_leaves(source), named_leaves(target)
-    if name == "transformer":
+    if name.startswith("transformer"):
         origin = {n: left[n.replace("encoder", "decoder")] for n in found if "encoder" in n}
         origin |= {n: right[n] for n in found if n in right}
         assert not joined.reshaped
