@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.model = base.choose_model(given.model, base.BERT, given.smoke)
     config.num_steps = 2000
-    config.optimizer.learning_rate = 5e-4  # norms that come last bear no more
+    config.optimizer.learning_rate = 5e-4
     if given.smoke:
         base.smoke(config)
     return config
