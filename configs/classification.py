@@ -1,7 +1,7 @@
 """Saying what a text is: a model from scratch or a trained one, with a small head.
 
   python train.py --config=configs/classification.py --workdir=runs/tweets
-  python train.py --config=configs/classification.py:data=entailment --workdir=runs/entailment
+  python train.py --config=configs/classification.py:data=entailment,model=bert-mini --workdir=runs/e
   python train.py --config=configs/classification.py:data=tagging,model=elmo-small --workdir=runs/t
   python train.py --config=configs/classification.py:init_from=runs/lm,fraction=0.1 --workdir=runs/g
   python train.py --config=configs/classification.py:data=my/folder,classes=5 --workdir=runs/mine
@@ -37,7 +37,8 @@ DATA = {
     "choice": ("multiple_choice", "choice", 1),
     "tagging": ("tagging", "tagging", 6),
 }
-INNER = base.LANGUAGE_MODELS | base.BIDIRECTIONAL
+INNER = base.LANGUAGE_MODELS | base.BIDIRECTIONAL | base.GPT | base.BERT
+AS_TEXT = base.SEQ2SEQ | base.T5 | base.BART | base.MARIAN
 # What pretraining has and a classifier has not, or the other way round.
 WITHOUT_COUNTERPART = (*base.WITHOUT_COUNTERPART, "transform*", "pair/*", "output*", "*pooler/*")
 KINDS = {"transformer_encoder": "encoder", "elmo": "bidirectional_lm"}  # others: language models
@@ -65,10 +66,10 @@ def get_config(arg: str = "") -> ConfigDict:
     if given.smoke and name in ("tweets", "labelled_folder"):
         (name, form, classes), source = DATA["entailment"], {"name": "entailment"}
     config.num_steps = 1000
-    if given.model in base.SEQ2SEQ:
+    if given.model in AS_TEXT:
         config.task = base.pairs_task("translation", source, max_length=128)
         config.task.tokenizer = {"name": "bpe", "vocab_size": 4000}
-        config.model = base.choose_model(given.model, base.SEQ2SEQ, given.smoke)
+        config.model = base.choose_model(given.model, AS_TEXT, given.smoke)
     else:
         _classify(config, given, source, form, classes)
     if given.smoke:
