@@ -1,7 +1,7 @@
 """Saying what a text is: a model from scratch or a trained one, with a small head.
 
   python train.py --config=configs/classification.py --workdir=runs/tweets
-  python train.py --config=configs/classification.py:data=entailment,model=bert-mini --workdir=runs/e
+  python train.py --config=configs/classification.py:data=choice,model=bert-mini --workdir=runs/c
   python train.py --config=configs/classification.py:data=tagging,model=elmo-small --workdir=runs/t
   python train.py --config=configs/classification.py:init_from=runs/lm,fraction=0.1 --workdir=runs/g
   python train.py --config=configs/classification.py:data=my/folder,classes=5 --workdir=runs/mine

@@ -141,30 +141,6 @@ def test_fields_that_are_wrong_only_together():
     print(f"{len(cases)} configs")
 
 
-def test_the_model_in_a_classifier_is_checked_and_completed():
-    good = schema.validate(load_config("configs/classification.py:smoke"), **TABLES)
-    assert good["model"]["inner"]["layer_norm"] == "pre"
-    assert "vocab_size" not in good["model"]["inner"]
-    assert schema.validate(schema.to_json(good), **TABLES) == good
-    cases = [
-        ("model.inner.num_layer", 2, "config.model.inner: .*Did you mean 'num_layers'"),
-        ("model.inner.d_model", "x", "config.model.inner.d_model must be a whole number"),
-        ("model.inner", None, "config.model.inner must be a block with a name"),
-        ("model.outer", 2, "config.model: Unknown option of model 'classifier': 'outer'"),
-    ]
-    for path, value, pattern in cases:
-        with pytest.raises(ConfigError, match=pattern):
-            schema.validate(changed(good, path, value), **TABLES)
-
-
-def test_a_task_may_take_models_of_several_kinds(monkeypatch):
-    good = resolved()
-    monkeypatch.setattr(tasks.TASKS["translation"], "model_kind", ("encoder", "language_model"))
-    assert schema.validate(changed(good, "model", {"name": "recurrent_lm"}), **TABLES)
-    with pytest.raises(ConfigError, match="needs a encoder or a language_model, but model trans"):
-        schema.validate(good, **TABLES)
-
-
 def test_defaults_of_all_options_are_recorded():
     settings = resolved()
     assert settings["model"]["layer_norm"] == models.MODELS["transformer_seq2seq"].layer_norm
