@@ -1,6 +1,7 @@
 """Prompts in, text out: a trained language model, its tokenizer and sampling as one thing."""
 
 import functools
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -75,11 +76,20 @@ def go_on(
     return sampling.advance(step, samples, filters, rules, length)
 
 
+def mixed(prompt: Sequence[int], seeds: Sequence[int]) -> list[int]:
+    """Seeds of a prompt's own, as different as those given: no two prompts share their noise.
+
+    With the seeds as they are, nearly uniform models would write one text for every prompt.
+    """
+    content = np.array(prompt, "<i4").tobytes()
+    return [zlib.crc32(content, seed) for seed in seeds]
+
+
 class Generator:
     """Goes on with prompts.
 
-    Sample i of each prompt is drawn with seed + i: it is the same alone, beside others, and
-    in whatever file the prompt stands.
+    Sample i of each prompt is drawn with seed + i: it is the same alone, beside others, and in
+    whatever file the prompt stands.
 
     Args:
         filters: what tokens are drawn from; see decoding/filters.py.
@@ -181,13 +191,15 @@ class Generator:
         tokens_BT = np.full((size, width), data.PAD, np.int32)
         for place, ids in enumerate(rows):
             tokens_BT[place, : len(ids)] = ids
+        filling = [seeds] * (size - len(rows))
+        seeds_BN = np.array([mixed(ids, seeds) for ids in rows] + filling, np.uint32)
         lengths_B = np.array([*map(len, rows)] + [0] * (size - len(rows)), np.int32)
         return begin(
             self.model,
             self.variables,
             tokens_BT,
             lengths_B,
-            np.tile(np.array(seeds, np.uint32), (size, 1)),
+            seeds_BN,
             self.filters,
             max_new=self.max_new_tokens,
             rules=self.rules,

@@ -13,7 +13,7 @@ from data.tokenizers import Bytes, Words
 from decoding.filters import Filters, filtered
 from decoding.sampling import Rules
 from errors import ConfigError
-from tasks.generation import Generator, begin, go_on
+from tasks.generation import Generator, begin, go_on, mixed
 
 NEW, WIDTH = 6, 5
 LENGTHS = np.array([4, 5, 1], np.int32)
@@ -107,6 +107,14 @@ def test_samples_do_not_depend_on_the_batch():
             words = ["\u2047" if i == data.UNK else chr(93 + i) for i in sample.ids]
             assert sample.text.split() == words
             assert len(sample.log_probs) == len(sample.ids) + ended
+
+
+def test_each_prompt_has_noise_of_its_own():
+    seeds = range(2**32 - 500, 2**32)
+    drawn = {seed for last in range(40) for seed in mixed([data.BOS, 7, last], seeds)}
+    assert len(drawn) > 0.999 * 40 * len(seeds)
+    assert len(set(mixed([data.BOS], seeds))) == len(seeds)
+    assert max(drawn) < 2**32
 
 
 def test_a_stream_is_the_text_in_pieces():
