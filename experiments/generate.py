@@ -28,7 +28,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from errors import ConfigError, Parser, StorageError
-from experiments.translate import non_negative, read_batches, run, whole_number, write
+from experiments.translate import (
+    non_negative,
+    read_batches,
+    run_filter,
+    whole_number,
+    write,
+)
 
 # What a terminal takes as a command; a model may write any of them.
 CONTROLS = {n: "\ufffd" for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"}
@@ -70,7 +76,7 @@ def make_parser() -> Parser:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuses options that don't go together; raises ConfigError."""
+    """Refuses arguments that do not go together; raises ConfigError."""
     if options.prompt is not None and options.input is not None:
         raise ConfigError("--prompt and --input: only one of them can be given.")
     if "" in options.stop:
@@ -163,7 +169,7 @@ def generate(options: argparse.Namespace, output: BinaryIO) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    return run(make_parser(), generate, argv)
+    return run_filter(make_parser(), generate, argv)
 
 
 if __name__ == "__main__":

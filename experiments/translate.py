@@ -196,12 +196,19 @@ def write(output: BinaryIO, texts: Sequence[str]) -> None:
         raise StorageError(f"Standard output: {error.strerror or error}.") from error
 
 
-def run(
+def run_filter(
     parser: Parser,
     work: Callable[[argparse.Namespace, BinaryIO], None],
     argv: Sequence[str] | None,
 ) -> int:
-    """Runs a command that writes nothing but its results, to standard output; the exit code."""
+    """Does the work with the arguments and standard output, where nothing else is written.
+
+    Args:
+        parser: with `overrides`, so that an unknown argument gets the nearest known one.
+
+    Returns:
+        The exit code.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     output = sys.stdout.buffer
 
@@ -221,7 +228,7 @@ def run(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    return run(make_parser(), translate, argv)
+    return run_filter(make_parser(), translate, argv)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The model has random parameters; what a sample must be is the business of test_g
 
 import json
 import os
+import select
 
 import numpy as np
 import pytest
@@ -91,8 +92,12 @@ def test_a_terminal_gets_the_prompt_and_the_text_as_it_comes(runs, workdir, capf
     leader, follower = os.openpty()
     with open(follower, "wb") as terminal, open(leader, "rb", buffering=0) as screen:
         generate.generate(generate.make_parser().read(arguments), terminal)
-        shown = screen.read(10_000).decode()
-    assert shown.replace("\r\n", "\n") == "".join(f"a b{line}\n" for line in out.splitlines())
+        shown = b""
+        while shown.count(b"\n") < 2 and select.select([screen], [], [], 5)[0]:
+            shown += screen.read(10_000)
+    assert shown.decode().replace("\r\n", "\n") == "".join(
+        f"a b{line}\n" for line in out.splitlines()
+    )
 
 
 def test_a_terminal_gets_no_commands(tmp_path):
