@@ -56,14 +56,14 @@ class Floor(NamedTuple):
     standard_error: float
 
 
-def token_losses(run: TrainedRun, task: Any) -> TokenLosses:
-    """Evaluates the validation split under a run's final parameters, token by token."""
+def token_losses(run: TrainedRun, task: Any, split: str = SPLIT) -> TokenLosses:
+    """Evaluates a split under a run's final parameters, token by token."""
     evaluate = jax.jit(functools.partial(task.token_losses, run.model))
     carry: Any = task.init_carry(run.model)
     before_B: Any = 0
     found, num_rows = [], 0
-    for step in range(task.num_batches(SPLIT)):
-        batch = task.batch(SPLIT, step)
+    for step in range(task.num_batches(split)):
+        batch = task.batch(split, step)
         position_BT, before_B = positions(batch, before_B if carry is not None else 0)
         nll_BT, carry = evaluate(run.variables, with_carry(batch, carry))
         counts_BT = batch["weights"] > 0
