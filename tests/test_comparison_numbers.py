@@ -56,3 +56,9 @@ def test_positions_in_rows_and_streams():
     assert before_B.tolist() == [1, 1]
     targets = {"targets": np.zeros((1, 3))}
     assert positions(targets, 0)[0].tolist() == [[1, 2, 3]]
+    masked = {
+        "targets": np.zeros((1, 2)),
+        "places": np.array([[4, 9]]),
+        "segments": np.ones((1, 12)),
+    }
+    assert positions(masked, 0)[0].tolist() == [[5, 10]]

@@ -83,7 +83,8 @@ def with_carry(batch: dict, carry: Any) -> dict:
 
 
 def positions(batch: dict, before_B: Any) -> tuple[np.ndarray, np.ndarray]:
-    """How many tokens the model has read of a document when it predicts each target.
+    """How many tokens the model has read of a document when it predicts each target; of a
+    masked language model, which reads the whole row, where in it the target stands.
 
     Args:
         before_B: for streams, how many it had read of the document that segment 1 goes on with.
@@ -92,8 +93,8 @@ def positions(batch: dict, before_B: Any) -> tuple[np.ndarray, np.ndarray]:
         (position_BT, the same before_B for the next batch).
     """
     shape = batch["targets"].shape
-    place_BT = np.broadcast_to(np.arange(shape[1]), shape)
-    if "segments" not in batch:
+    place_BT = batch.get("places", np.broadcast_to(np.arange(shape[1]), shape))
+    if "segments" not in batch or "places" in batch:
         return place_BT + 1, np.zeros(shape[0], np.int64)
     segments_BT = batch["segments"]
     begins_BT = np.diff(segments_BT, axis=1, prepend=1 if np.any(before_B) else -1) != 0
