@@ -23,7 +23,7 @@ class MaskedLanguageModelling(TokenPrediction):
     the first is told by what the model makes of [CLS]. What is hidden differs from epoch to
     epoch in training, and is always the same in validation and test (for every seed).
 
-    The loss is nll + P * pair_nll, summed over the batch and divided by its hidden tokens,
+    The loss is nll + P * pair_loss, summed over the batch and divided by its hidden tokens,
     where P is how many a full row has: full rows give the sum of both means, as in the paper,
     and in all rows each pair weighs as much as P tokens.
 
@@ -83,7 +83,7 @@ class MaskedLanguageModelling(TokenPrediction):
 
     def loss(self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool) -> Sums:
         """Sums of "loss", and of "nll" and "accuracy" over hidden tokens; with `nsp` also of
-        "pair_nll" and "pair_accuracy" over pairs."""
+        "pair_loss" and "pair_accuracy" over pairs."""
         x_BPD, output, pair_B2 = self._outputs(model, variables, batch, key, train)
         sums = output_sums(x_BPD, output, batch, label_smoothing=0.0)
         if not self.nsp:
@@ -96,7 +96,7 @@ class MaskedLanguageModelling(TokenPrediction):
         loss, num_tokens = sums["loss"]
         return sums | {
             "loss": (loss + batch["places"].shape[1] * pair_nll, num_tokens),
-            "pair_nll": (pair_nll, num_pairs),
+            "pair_loss": (pair_nll, num_pairs),
             "pair_accuracy": ((hits_B * weights_B).sum(), num_pairs),
         }
 

@@ -141,7 +141,7 @@ def test_masked_sums_are_those_of_all_logits(data_dir):
         "loss": (nll + batch["places"].shape[1] * pair_nll, num_tokens),
         "nll": (nll, num_tokens),
         "accuracy": (hits, num_tokens),
-        "pair_nll": (pair_nll, num_pairs),
+        "pair_loss": (pair_nll, num_pairs),
         "pair_accuracy": (pair_hits, num_pairs),
     }
     assert sums.keys() == wanted.keys()
