@@ -1,7 +1,9 @@
 """Options of the Transformer against formulas, and against the same model with other weights."""
 
+import functools
 import math
 
+import jax
 import numpy as np
 import pytest
 from family_cases import TRANSFORMER
@@ -70,8 +72,8 @@ def test_a_bias_of_the_logits_is_added_whole_and_by_steps():
     inputs_BT = tokens(2, 3)
     expected = apply(plain, variables, inputs_BT) + bias_V
     np.testing.assert_allclose(apply(model, variables, inputs_BT), expected, atol=1e-5)
-    carry = model.init_carry(2, 3)
-    _, logits_BV = model.apply(variables, carry, inputs_BT[:, 0], method="step")
+    step = jax.jit(functools.partial(model.apply, method="step"))
+    _, logits_BV = step(variables, model.init_carry(2, 3), inputs_BT[:, 0])
     np.testing.assert_allclose(logits_BV, expected[:, 0], atol=1e-5)
 
 
