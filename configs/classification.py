@@ -40,7 +40,7 @@ DATA = {
 INNER = base.LANGUAGE_MODELS | base.BIDIRECTIONAL | base.GPT | base.BERT
 AS_TEXT = base.SEQ2SEQ | base.T5 | base.BART | base.MARIAN
 # What pretraining has and a classifier has not, or the other way round.
-WITHOUT_COUNTERPART = (*base.WITHOUT_COUNTERPART, "transform*", "pair/*", "output*", "*pooler/*")
+WITHOUT_COUNTERPART = (*base.WITHOUT_COUNTERPART, "transform*", "pair/*", "*pooler/*")
 KINDS = {"transformer_encoder": "encoder", "elmo": "bidirectional_lm"}  # others: language models
 
 
@@ -76,6 +76,7 @@ def get_config(arg: str = "") -> ConfigDict:
         tokenizer = config.task.tokenizer
         base.smoke(config)
         config.task.tokenizer = tokenizer if given.init_from != "none" else {"name": "words"}
+        config.task.num_buckets = 1
     return config
 
 

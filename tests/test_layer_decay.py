@@ -29,8 +29,8 @@ STEPS = {
     | {"decoder/norm": 0},
     "transformer_seq2seq": {"embed": 4, "encoder/layers_0/": 3, "encoder/layers_2/": 1}
     | {"decoder/layers_0/": 2, "decoder/layers_1/": 1, "encoder/norm": 0},
-    "transformer_encoder": {"embed": 3, "types": 3, "encoder/layers_0/": 2, "pooler": 0}
-    | {"encoder/layers_1/": 1},
+    "transformer_encoder": {"embed": 3, "types": 3, "encoder/positions": 3, "pooler": 0}
+    | {"encoder/layers_0/": 2, "encoder/layers_1/": 1},
     "recurrent_lm": {"embed": 3, "stack/layers_0/": 2, "stack/layers_1/": 1, "readout": 0},
     "recurrent_seq2seq": {"embed": 3, "encoder_0/": 2, "encoder_1/": 1, "readout": 0},
     "elmo": {"embed": 3, "forward_0/": 2, "backward_0/": 2, "forward_1/": 1, "backward_1/": 1},

@@ -14,7 +14,7 @@ from trees import named_leaves
 LAYER = re.compile(
     r"(?P<stack>(.*/)?(layers|encoder|decoder|forward|backward))_(?P<number>\d+)/|(.*/)?layers/"
 )
-BELOW = re.compile("embed|position|type|relative")  # what stands below the first layer
+BELOW = re.compile("embed|positions/")  # what stands below the first layer
 
 
 def decay_layers(
