@@ -72,13 +72,13 @@ def work(options: argparse.Namespace) -> None:
     from trained import load_run, load_task
     from training import cores
 
+    cores.split()  # before the first operation of JAX
     folder = options.pruning or Path(options.workdir) / "analysis"
     known = argparse.Namespace(**read_study(folder))
     run = load_run(options.workdir, None, known.checkpoint)
     settings = with_heads(run.settings, known.smaller["heads_kept"], options.seed)
     out = options.out or folder / "from_scratch" / f"seed={options.seed}"
     print(f"heads_kept={known.smaller['heads_kept']}, seed {options.seed}: {out}", flush=True)
-    cores.split(settings["parallel"]["num_devices"])
     train.train(settings, out)
 
     study, fresh = Study(run, load_task(run), known), load_run(out, None)
