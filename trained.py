@@ -11,6 +11,7 @@ import data
 import models
 import tasks
 from errors import ConfigError, DataError
+from models import join
 from training import checkpoint_reader, compilation, final_params, schema
 from training.manifest import Manifest
 from training.run_directory import CONFIG, RunDirectory
@@ -105,7 +106,9 @@ def load_parts(init_from: Mapping[str, Any]) -> dict[str, TrainedRun]:
     """
     return {
         part: load_run(
-            path, None if part == "inner" else "language_model", field=f"config.init_from.{part}"
+            path,
+            None if part in join.WHOLE else "language_model",
+            field=f"config.init_from.{part}",
         )
         for part, path in init_from.items()
         if part != "allow" and path

@@ -153,7 +153,13 @@ def config() -> ConfigDict:
             # Runs of language models that the parts of an encoder-decoder begin with, or of the
             # model in a classifier, and patterns of parameters that may then keep their fresh
             # values or find no place.
-            "init_from": {"encoder": "", "decoder": "", "inner": "", "allow": WITHOUT_COUNTERPART},
+            "init_from": {
+                "encoder": "",
+                "decoder": "",
+                "inner": "",  # of a classifier
+                "model": "",  # all of the model
+                "allow": WITHOUT_COUNTERPART,
+            },
             "freeze": (),  # patterns of parameters that are not trained
             "accumulate": 1,  # micro-batches in which a batch is computed
             "ema_decay": 0.0,  # of a moving average of parameters, to evaluate; 0 is off

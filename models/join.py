@@ -1,7 +1,8 @@
 """Puts the parameters of trained models into a larger one.
 
 A language model of the source side becomes the encoder of an encoder-decoder, one of the target
-side the decoder (Ramachandran 2017); any model becomes the inner one of a classifier.
+side the decoder (Ramachandran 2017); any model becomes the inner one of a classifier, or goes on
+as it is.
 Pure functions over trees of arrays: nothing here reads files.
 """
 
@@ -22,7 +23,9 @@ PARTS = {
     "encoder": ("encoder*/*",),
     "decoder": ("decoder/*", "attention_decoder/*", "readout/*"),
     "inner": ("inner/*",),
+    "model": ("*",),
 }
+WHOLE = {"inner": "inner/", "model": ""}  # where a model of any kind goes as it is
 
 
 class Match(NamedTuple):
@@ -69,8 +72,8 @@ def places(part: str, known: Iterable[str]) -> dict[str, str]:
     Args:
         known: the names of the model.
     """
-    if part == "inner":
-        return {"": "inner/"}
+    if part in WHOLE:
+        return {"": WHOLE[part]}
     known = list(known)
 
     def has(beginning: str) -> bool:
@@ -100,8 +103,8 @@ def match(fresh: Any, parts: Mapping[str, Tree], allow: Sequence[str] = ()) -> M
 
     Args:
         fresh: parameters of the encoder-decoder, unboxed, or their shapes.
-        parts: parameters of a trained model for "encoder", "decoder" or both, or for "inner", or
-            their shapes.
+        parts: parameters of a trained model for "encoder", "decoder" or both, or for "inner"
+            or "model", or their shapes.
         allow: patterns (fnmatch) of names that may be missing or unused.
 
     Raises:

@@ -96,6 +96,24 @@ def test_each_parameter_of_a_part_comes_from_its_language_model(name):
         np.testing.assert_array_equal(value, expected, err_msg=path)
 
 
+def test_a_whole_model_goes_on_as_it_is_also_with_more_ids():
+    _, block = PAIRS["transformer-learned-positions"]
+    fresh, trained_ = params(block, 0), params(block, 1)
+    joined = match(fresh, {"model": trained_})
+    filled = fill(fresh, {"model": trained_}, joined)
+    assert not joined.missing
+    assert not joined.unused
+    assert not joined.reshaped
+    for new, old in zip(jax.tree.leaves(filled), jax.tree.leaves(trained_), strict=True):
+        np.testing.assert_array_equal(new, old)
+    trained_["embed"]["embedding"] = trained_["embed"]["embedding"][:-2]
+    joined = match(fresh, {"model": trained_})
+    assert joined.reshaped == ["embed/embedding"]
+    filled = fill(fresh, {"model": trained_}, joined)["embed"]["embedding"]
+    np.testing.assert_array_equal(filled[-2:], fresh["embed"]["embedding"][-2:])
+    np.testing.assert_array_equal(filled[:-2], trained_["embed"]["embedding"])
+
+
 def test_one_part_alone_leaves_the_other_fresh():
     language_model, model = PAIRS["transformer"]
     fresh = params(model, 0)

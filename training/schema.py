@@ -60,6 +60,7 @@ class InitFrom:
     encoder: Annotated[str, MUST_MATCH]
     decoder: Annotated[str, MUST_MATCH]
     inner: Annotated[str, MUST_MATCH]
+    model: Annotated[str, MUST_MATCH]
     allow: Annotated[tuple[str, ...], MAY_CHANGE]  # of no use once the run has begun
 
 
@@ -91,7 +92,7 @@ class Config:
 
 
 # The same for a block: no parts from elsewhere.
-OLDER = {"init_from": {"encoder": "", "decoder": "", "inner": "", "allow": ()}}
+OLDER = {"init_from": {"encoder": "", "decoder": "", "inner": "", "model": "", "allow": ()}}
 
 
 class Change(NamedTuple):
@@ -125,9 +126,8 @@ def validate(config: Any, *, models: Mapping[str, Any], tasks: Mapping[str, Any]
     settings["parallel"] = registry.check_options(
         "parallel", Parallel, settings["parallel"], "config.parallel"
     )
-    settings["init_from"] = registry.check_options(
-        "init_from", InitFrom, {"inner": "", **settings["init_from"]}, "config.init_from"
-    )
+    parts = {"inner": "", "model": "", **settings["init_from"]}
+    settings["init_from"] = registry.check_options("init_from", InitFrom, parts, "config.init_from")
     wanted, model = tasks[task["name"]].model_kind, settings["model"]["name"]
     wanted = (wanted,) if isinstance(wanted, str) else wanted
     if models[model].kind not in wanted:

@@ -17,6 +17,7 @@ from models.transformer.stack import Stack
 from registry import ConfigError, NonNegativeInt, PositiveFloat, PositiveInt, Rate
 
 Array = jax.Array
+UNWRITTEN = 30.0  # e^-30 of the other's probability is below the rounding of float32
 
 
 class Transformer(TiedOutput):
@@ -41,6 +42,9 @@ class Transformer(TiedOutput):
         scale_embeddings: by d_model^0.5; scale_attention: products by 1 / sqrt(head_dim);
             scale_output: what the output layer sees by d_model^-0.5.
         use_output_bias: whether a bias is added to the logits.
+        unwritten: ids that only stand in inputs, and whose embeddings may repeat those of other
+            ids, as after an import: their logits are lowered by UNWRITTEN, so that they take
+            nothing from the others.
     """
 
     vocab_size: PositiveInt
@@ -70,6 +74,7 @@ class Transformer(TiedOutput):
     scale_attention: bool = True
     scale_output: bool = False
     use_output_bias: bool = False
+    unwritten: tuple[NonNegativeInt, ...] = ()
 
     def _check(self) -> None:
         num_attentions = sum(self._attention_layers())
@@ -94,6 +99,11 @@ class Transformer(TiedOutput):
             raise ConfigError(
                 f"config.model.num_kv_heads must divide num_heads ({self.num_heads}), got "
                 f"{self.num_kv_heads}."
+            )
+        if self.unwritten and max(self.unwritten) >= self.vocab_size:
+            raise ConfigError(
+                f"config.model.unwritten must be ids below {self.vocab_size}, got "
+                f"{list(self.unwritten)}."
             )
         self._check_positions(self._options().positions)
 
@@ -173,7 +183,12 @@ class Transformer(TiedOutput):
 
     def output_bias(self) -> Array | None:
         """What is added to the logits, bias_V, or None."""
-        return self.logits_bias if self.use_output_bias else None
+        bias_V = self.logits_bias if self.use_output_bias else None
+        if not self.unwritten:
+            return bias_V
+        lowered_V = np.zeros(self.vocab_size, np.float32)
+        lowered_V[list(self.unwritten)] = -UNWRITTEN
+        return jnp.asarray(lowered_V) if bias_V is None else bias_V + lowered_V
 
     def _embed(self, stack: Any, x_BTD: Array, place_BT: Array | None, train: bool) -> Array:
         """Embedded tokens as a stack reads them; place_BT None means 0, 1, 2, ..."""
