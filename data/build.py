@@ -8,6 +8,7 @@ from typing import Any
 
 import registry
 from data.files import digest, locked, new_folder, storage_errors
+from data.hugging_face import HuggingFace
 from data.sources import SOURCES, Source
 from data.subwords import BPE, Unigram
 from data.tokenizers import FILE_NAME, FORMAT, Bytes, Characters, Tokenizer, Words
@@ -28,7 +29,7 @@ class Saved(Tokenizer):
 
 
 TOKENIZERS: dict[str, type[Tokenizer]] = {
-    kind.name: kind for kind in (BPE, Unigram, Words, Characters, Bytes, Saved)
+    kind.name: kind for kind in (BPE, Unigram, Words, Characters, Bytes, Saved, HuggingFace)
 }
 
 

@@ -75,7 +75,8 @@ class ChunkBatches(Batches):
             **options,
         }
         super().__init__(source, tokenizer, cache_dir, options)
-        between = [i for i in tokenizer.encode(" ") if i != UNK]  # of letters; words need none
+        no_text = {UNK, *tokenizer.reserved.values()}
+        between = [i for i in tokenizer.encode(" ") if i not in no_text]  # words need none
         self.joint = np.array(between, np.int64)
 
     def corrupted(self, split: str, numbers: np.ndarray, keys: np.ndarray) -> dict[str, np.ndarray]:

@@ -69,7 +69,7 @@ class Subwords(Tokenizer):
         return self._processor.id_to_piece(i).startswith(WORD_START)
 
     def _set(self, model: bytes) -> None:
-        self._model = model
+        self.model = model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size = self._processor.vocab_size()
 
@@ -86,8 +86,8 @@ class Subwords(Tokenizer):
         return self._processor.decode(ids)
 
     def _write(self, folder: Path) -> dict[str, Any]:
-        write_file(folder / MODEL_NAME, self._model)
-        return {"model_sha256": hashlib.sha256(self._model).hexdigest()}
+        write_file(folder / MODEL_NAME, self.model)
+        return {"model_sha256": hashlib.sha256(self.model).hexdigest()}
 
     def _read(self, folder: Path, record: dict[str, Any]) -> None:
         path = folder / MODEL_NAME

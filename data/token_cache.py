@@ -82,9 +82,9 @@ def tokenise(source: Source, tokenizer: Tokenizer, split: str) -> Tokens:
     parts, lengths = [], []
     for start in range(0, len(pairs), TEXTS_AT_ONCE):
         rows = pairs[start : start + TEXTS_AT_ONCE]
-        encoded = tokenizer.encode_batch(
-            [text for row in rows for text in (row.source, row.target)]
-        )
+        sources = tokenizer.encode_batch([row.source for row in rows])
+        targets = tokenizer.encode_targets([row.target for row in rows])
+        encoded = [ids for pair in zip(sources, targets, strict=True) for ids in pair]
         lengths.extend(map(len, encoded))
         parts.append(np.fromiter((i for ids in encoded for i in ids), dtype))
     parts.append(np.array([PAD], dtype))

@@ -93,6 +93,11 @@ class Tokenizer:
         """The ids of each text, without BOS and EOS."""
         raise NotImplementedError
 
+    def encode_targets(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of texts that stand on the side that is written; few tokenizers cut it
+        otherwise."""
+        return self.encode_batch(texts)
+
     def encode(self, text: str) -> list[int]:
         """The ids of one text, without BOS and EOS."""
         return self.encode_batch([text])[0]

@@ -40,7 +40,9 @@ def read(options: argparse.Namespace) -> list[Sentence]:
     settings = run.settings
     source = source_of(settings)
     examples = source.pairs(options.split)[: options.limit]
-    pieces = [[run.tokenizer.encode(text) for text in (e.source, e.target)] for e in examples]
+    sources = run.tokenizer.encode_batch([e.source for e in examples])
+    targets = run.tokenizer.encode_targets([e.target for e in examples])
+    pieces = list(zip(sources, targets, strict=True))
     pairs = [[np.array([*side, data.EOS], np.int32) for side in sides] for sides in pieces]
     found = {}
     for i, weights in attention_of_pairs(run.model, run.variables, pairs):

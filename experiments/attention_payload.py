@@ -74,7 +74,11 @@ class Shown:
         source_text, target_text = example.source, example.target
         if self.is_seq2seq:
             source = self._ended(encode(source_text))
-            target = self._ended(encode(target_text) if target_text else self._translate(source))
+            target = self._ended(
+                self.run.tokenizer.encode_targets([target_text])[0]
+                if target_text
+                else self._translate(source)
+            )
         else:
             side = self.run.settings["task"].get("side", "target")
             text = target_text if side != "source" and target_text else source_text
