@@ -30,9 +30,9 @@ def tokenizer(source):
 
 @pytest.fixture
 def calls(tokenizer, monkeypatch):
-    """How often text was encoded, one entry a call."""
-    made, encode = [], tokenizer.encode_batch
-    monkeypatch.setattr(tokenizer, "encode_batch", lambda t: (made.append(1), encode(t))[1])
+    """How often targets were encoded, one entry a call."""
+    made, encode = [], tokenizer.encode_targets
+    monkeypatch.setattr(tokenizer, "encode_targets", lambda t: (made.append(1), encode(t))[1])
     return made
 
 
