@@ -239,4 +239,4 @@ class HybridSeq2Seq(TransformerSeq2Seq):
         mask = cross_mask(segments_BS, token_R.shape[0] // segments_BS.shape[0])
         layers, x_RD = decoder.step(state["layers"], x_RD, memory["layers"], mask)
         state = {**state, "position": state["position"] + 1, "layers": layers}
-        return {"state": state, "memory": memory}, self._logits(x_RD)
+        return {"state": state, "memory": memory}, self._logits(self._finish(x_RD))

@@ -124,6 +124,7 @@ SEQ2SEQ = {
         "positions": False,
         "norm": False,
         "feed_forward": False,
+        "scale_output": True,
         **TRANSFORMER,
     },
     "hybrid-attention-self-encoder": {
