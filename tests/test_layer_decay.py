@@ -62,12 +62,14 @@ def test_each_layer_learns_slower_than_the_one_above_it(name, inside):
 
 
 def test_layers_under_a_scan_have_the_same_rates():
-    block = {"name": "transformer_lm", "num_layers": 3, "scan_layers": True, **SMALL}
+    layers = {"num_encoder_layers": 2, "num_decoder_layers": 3}
+    block = {"name": "transformer_seq2seq", "scan_layers": True, **layers, **SMALL}
     shapes = {k: v.shape for k, v in named_leaves(shapes_of(block)).items()}
     for name, rate in rates(shapes, 0.5).items():
         if "/layers/" in name:
-            assert rate.shape == (3, *[1] * (len(shapes[name]) - 1))
-            np.testing.assert_array_equal(rate.ravel(), [0.125, 0.25, 0.5])
+            expected = [0.25, 0.5] if name.startswith("encoder") else [0.125, 0.25, 0.5]
+            assert rate.shape == (len(expected), *[1] * (len(shapes[name]) - 1))
+            np.testing.assert_array_equal(rate.ravel(), expected)
 
 
 def test_updates_are_scaled_frozen_ones_stay_and_one_changes_nothing():

@@ -10,9 +10,9 @@ import optax
 
 from trees import named_leaves
 
-# A layer of a stack: "decoder/layers_3/", "encoder_0/"; "layers/" is all of them on one axis.
+# A layer of a stack: "decoder/layers_3/", "encoder_0/"; "decoder/layers/" is all on one axis.
 LAYER = re.compile(
-    r"(?P<stack>(.*/)?(layers|encoder|decoder|forward|backward))_(?P<number>\d+)/|(.*/)?layers/"
+    r"(?P<stack>(.*/)?(layers|encoder|decoder|forward|backward))(_(?P<number>\d+)|(?<=layers))/"
 )
 BELOW = re.compile("embed|positions/")  # what stands below the first layer
 
