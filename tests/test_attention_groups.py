@@ -104,8 +104,10 @@ def test_a_wrong_option_is_one_line(options, sentence):
 def test_a_row_beyond_the_learned_positions_is_refused():
     model, variables = make({**LM, "positions": "learned", "max_positions": 6})
     apply(model, variables, tokens(1, 6))
-    with pytest.raises(ConfigError, match=r"max_positions \(6\) is less than the 7 tokens"):
-        apply(model, variables, tokens(1, 7))
+    segments_BT = np.ones((1, 7), np.int32)
+    for arguments in ((tokens(1, 7),), (tokens(1, 7), segments_BT)):
+        with pytest.raises(ConfigError, match=r"max_positions \(6\) is less than the 7 tokens"):
+            apply(model, variables, *arguments)
 
 
 @pytest.mark.parametrize("options", [{"num_kv_heads": 1}, {"positions": "alibi"}])

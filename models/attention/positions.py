@@ -24,8 +24,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from registry import ConfigError
-
 Array = jax.Array
 Scheme = Literal[
     "sinusoidal", "sinusoidal_halves", "learned", "relative", "rotary", "alibi", "none"
@@ -90,15 +88,10 @@ class Positions(nn.Module):
 
         Args:
             place: positions, all below length; None: 0, 1, 2, ... along the axis before D.
-
-        Raises:
-            ConfigError: `length` is beyond the learned positions, and place is None.
         """
         scheme = self.options.scheme
         if scheme == "learned":
-            table = self.table
-            if place is None:
-                table = table[: self._checked(length)]
+            table = self.table if place is not None else self.table[:length]
         elif scheme == "sinusoidal":
             table = sinusoidal_positions(length, self.d_model)
         elif scheme == "sinusoidal_halves":
@@ -108,14 +101,6 @@ class Positions(nn.Module):
             return x
         where = jnp.asarray(table, x.dtype)
         return x + (where if place is None else where[place])
-
-    def _checked(self, length: int) -> int:
-        if length > self.options.max_positions:
-            raise ConfigError(
-                f"config.model.max_positions ({self.options.max_positions}) is less than the "
-                f"{length} tokens of a row."
-            )
-        return length
 
     def terms(self, query_BT: Array, key_BS: Array) -> Terms:
         """What the scheme changes in attention from places query_BT to places key_BS."""

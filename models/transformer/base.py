@@ -34,7 +34,8 @@ class Transformer(TiedOutput):
             has left: first all of the encoder's self-attention, then of the decoder's, then
             of cross-attention. Empty: num_heads everywhere.
         positions: a scheme of models/attention/positions.py.
-        max_positions: the longest row, with learned positions. Steps beyond it share the last.
+        max_positions: the longest row, with learned positions, packed or not. Steps beyond it
+            share the last.
         relative_buckets, relative_max_distance: of relative positions.
         layer_norm: where it stands (models/transformer/block.py); norm, norm_epsilon: which.
         embedding_norm: one more after the embeddings.
@@ -191,7 +192,16 @@ class Transformer(TiedOutput):
         return jnp.asarray(lowered_V) if bias_V is None else bias_V + lowered_V
 
     def _embed(self, stack: Any, x_BTD: Array, place_BT: Array | None, train: bool) -> Array:
-        """Embedded tokens as a stack reads them; place_BT None means 0, 1, 2, ..."""
+        """Embedded tokens as a stack reads them; place_BT None means 0, 1, 2, ...
+
+        Raises:
+            ConfigError: the rows, packed or not, are longer than the learned positions.
+        """
+        if self.positions == "learned" and x_BTD.shape[1] > self.max_positions:
+            raise ConfigError(
+                f"config.model.max_positions ({self.max_positions}) is less than the "
+                f"{x_BTD.shape[1]} tokens of a row."
+            )
         x_BTD = stack.enter(x_BTD, place_BT, x_BTD.shape[1])
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "embed"))
         return self.dropout(x_BTD, train)
