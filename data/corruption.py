@@ -166,7 +166,7 @@ def text_infilling(
 ) -> np.ndarray:
     """BART's main noise: spans of Poisson lengths, each behind one [MASK] (Lewis et al. 2020).
 
-    Exactly round(rate * length) tokens are hidden, at least one; the last span is cut to that.
+    Exactly round(rate * length) tokens are hidden, at least one; the last span ends with them.
     A span of length 0 is a [MASK] between two tokens. There are never more masks than hidden
     tokens, so that the text grows no longer. Spans are placed uniformly and may touch.
     """
@@ -183,13 +183,14 @@ def text_infilling(
 
 
 def _poisson_spans(total: int, key: int, mean: float) -> np.ndarray:
-    """Poisson lengths whose sum is `total`, the last one cut; at most `total` of them."""
+    """Poisson lengths whose sum is `total`, which the last one is fitted to; at most `total`."""
     steps = np.arange(1, 20 + int(10 * mean))
     chances = np.exp(-mean) * np.cumprod(np.concatenate([[1.0], mean / steps]))
     drawn = np.searchsorted(np.cumsum(chances), uniform(key, total, stream=1), side="right")
-    ends = np.minimum(np.cumsum(drawn), total)
-    count = min(int(np.searchsorted(ends, total)) + 1, total)
-    return np.diff(ends[:count], prepend=0)
+    ends = np.cumsum(drawn)
+    ends = ends[: int(np.searchsorted(ends, total)) + 1]
+    ends[-1] = total  # also where so many lengths do not come to it
+    return np.diff(ends, prepend=0)
 
 
 def permute_sentences(sentences: Sequence[Sentence], key: int) -> list[Sentence]:

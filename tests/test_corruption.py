@@ -215,18 +215,17 @@ def test_source_and_target_give_back_the_text():
 
 
 def test_bart_puts_one_mask_for_each_span_and_hides_exactly_the_rate():
-    for length in [*range(1, 40), 300]:
-        for key in range(5):
-            ids = np.arange(100, 100 + length)
-            read = text_infilling(ids, key, MASK_ID)
-            kept = read[read != MASK_ID]
-            assert (np.diff(kept) > 0).all()  # in their order
-            assert length - len(kept) == min(length, max(1, round(0.3 * length)))
-            assert 1 <= (read == MASK_ID).sum() <= length - len(kept)
-            # What is missing between two kept tokens has a mask in its place.
-            at = np.flatnonzero(read != MASK_ID)
-            gaps = np.diff(kept) > 1
-            assert (np.diff(at)[gaps] > 1).all()
+    for length, key, mean in itertools.product([*range(1, 40), 300], range(5), (0.5, 3.0)):
+        ids = np.arange(100, 100 + length)
+        read = text_infilling(ids, key, MASK_ID, mean_span=mean)
+        kept = read[read != MASK_ID]
+        assert (np.diff(kept) > 0).all()  # in their order
+        assert length - len(kept) == min(length, max(1, round(0.3 * length)))
+        assert 1 <= (read == MASK_ID).sum() <= length - len(kept)
+        # What is missing between two kept tokens has a mask in its place.
+        at = np.flatnonzero(read != MASK_ID)
+        gaps = np.diff(kept) > 1
+        assert (np.diff(at)[gaps] > 1).all()
 
 
 def test_spans_of_bart_have_the_lengths_of_poisson():
