@@ -45,10 +45,10 @@ class ChunkBatches(Batches):
         seed: another seed, another order and another corruption of training.
         side: the text that is used.
         text_length: tokens of a chunk at most.
-        piece_length: of a piece at most; longer documents are cut.
         sequences_per_batch: rows.
         packed: several documents in a chunk; else one.
         options: what else decides the rows.
+        pieces: how many of them a chunk always has room for; longer documents are cut.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class ChunkBatches(Batches):
         seed: int,
         side: Side,
         text_length: int,
-        piece_length: int,
         sequences_per_batch: int,
         packed: bool,
         options: dict[str, Any],
+        pieces: int = 1,
     ) -> None:
         self.side, self.packed, self.sequences_per_batch = side, packed, sequences_per_batch
-        self.text_length, self.piece_length = text_length, piece_length
+        self.text_length = text_length
         options = {
             "seed": seed,
             "side": side,
@@ -78,6 +78,7 @@ class ChunkBatches(Batches):
         no_text = {UNK, *tokenizer.reserved.values()}
         between = [i for i in tokenizer.encode(" ") if i not in no_text]  # words need none
         self.joint = np.array(between, np.int64)
+        self.piece_length = (text_length - (pieces - 1) * len(self.joint)) // pieces
 
     def corrupted(self, split: str, numbers: np.ndarray, keys: np.ndarray) -> dict[str, np.ndarray]:
         """The rows of some chunks, but for their index.

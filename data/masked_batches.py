@@ -66,7 +66,7 @@ class MaskedBatches(ChunkBatches):
             seed=seed,
             side=side,
             text_length=text_length,
-            piece_length=text_length // 2 if pairs else text_length,  # any two fit
+            pieces=2 if pairs else 1,
             sequences_per_batch=sequences_per_batch,
             packed=True,
             options=options,

@@ -182,6 +182,14 @@ def test_half_of_the_pairs_are_neighbours_and_the_label_says_which(data_dir):
     assert ends[-1] == len(whole)
 
 
+@pytest.mark.parametrize("sequence_length", [47, 48])
+def test_letters_leave_room_for_two_texts_in_a_row(data_dir, sequence_length):
+    long = [("a " * 80 + "a",) * 2] * 4
+    source = Texts(train=long, validation=long, test=long)
+    batches = make(data_dir, "masked", source, "characters", sequence_length=sequence_length)
+    assert (np.diff(batches.chunks("train").edges)[:-1] >= 2).all()
+
+
 def test_a_single_text_asks_for_no_neighbour(data_dir):
     texts = [(sentence(i, 4), sentence(i + 50, 4)) for i in range(20)]
     lonely = Texts(train=texts, validation=texts[:1], test=texts[:2])
