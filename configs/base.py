@@ -247,7 +247,7 @@ def sweep(known: Iterable[str], size: str = "small") -> list[str]:
 def smoke(config: ConfigDict) -> None:
     """Makes a run that takes seconds on a CPU: few made-up sentences, three steps, one save."""
     small = {"num_train": 64, "num_validation": 8, "num_test": 8}
-    if config.task.source.name in ("bible", "folder", "pronunciations"):
+    if config.task.source.name in ("bible", "folder", "pronunciations", "tweets"):
         config.task.source = {"name": "toy_language"}
     config.task.source.update(small)
     config.task.tokenizer = {"name": "words"}

@@ -67,6 +67,7 @@ def get_config(arg: str = "") -> ConfigDict:
         (name, form, classes), source = DATA["entailment"], {"name": "entailment"}
     config.num_steps = 1000
     if given.model in AS_TEXT:
+        _refuse_for_text(given)
         config.task = base.pairs_task("translation", source, max_length=128)
         config.task.tokenizer = {"name": "bpe", "vocab_size": 4000}
         config.model = base.choose_model(given.model, AS_TEXT, given.smoke)
@@ -78,6 +79,16 @@ def get_config(arg: str = "") -> ConfigDict:
         config.task.tokenizer = tokenizer if given.init_from != "none" else {"name": "words"}
         config.task.num_buckets = 1
     return config
+
+
+def _refuse_for_text(given: SimpleNamespace) -> None:
+    """Refuses arguments that a model which writes its answers cannot follow."""
+    for name, unset in (("init_from", "none"), ("fraction", 1.0)):
+        if getattr(given, name) != unset:
+            raise ConfigError(
+                f"Config argument {name} needs a classifier, and model={given.model} writes its "
+                "answers as text; choose another model."
+            )
 
 
 def _classify(

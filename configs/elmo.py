@@ -49,7 +49,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.num_steps = 600
     if given.smoke:
         base.smoke(config)
-        config.task.sequence_length, config.task.sequences_per_batch = 32, 8
     return config
 
 

@@ -252,3 +252,14 @@ def test_two_calls_give_two_configs():
     first.model.d_model = 1
     assert second.model.d_model != 1
     assert base.MODELS["transformer-small"]["d_model"] != 1
+
+
+def test_a_small_run_reads_no_tweets():
+    small = settings_of("configs/elmo.py:data=tweets,smoke")
+    assert small["task"]["source"]["name"] == "toy_language"
+
+
+@pytest.mark.parametrize("argument", ["fraction=0.1", "init_from=runs/lm"])
+def test_what_an_encoder_decoder_cannot_follow_is_refused(argument):
+    message = refusal(f"configs/classification.py:model=transformer-small,{argument}")
+    assert message.startswith(f"Config argument {argument.split('=')[0]} needs a classifier")
