@@ -3,10 +3,12 @@
 import numpy as np
 
 from data.tokenizers import SPECIAL, Tokenizer
+from errors import ConfigError
 
 # Ids of characters: 0 is padding, 1 to 256 are bytes, then the two ends of a word, then tokens
 # that are no words.
 BEGIN_WORD, END_WORD, NO_WORD = 257, 258, 259
+LEAST_WIDTH = 4  # of a reserved id
 
 
 def spellings(tokenizer: Tokenizer, width: int) -> np.ndarray:
@@ -16,7 +18,14 @@ def spellings(tokenizer: Tokenizer, width: int) -> np.ndarray:
     one that does not begin a word lacks the first.
     PAD has none; another special or reserved id has one of its own kind, reserved ones the same
     as UNK with their number behind it.
+
+    Raises:
+        ConfigError: the width does not hold a reserved id.
     """
+    if width < LEAST_WIDTH:
+        raise ConfigError(
+            f"config.task.max_characters must be 0 or at least {LEAST_WIDTH}, got {width}."
+        )
     table = np.zeros((tokenizer.vocab_size, width), np.int32)
     for i in range(1, len(SPECIAL)):
         table[i, :3] = BEGIN_WORD, NO_WORD + i, END_WORD

@@ -216,6 +216,12 @@ def test_words_are_spelled_between_marks_and_beside_their_ids(tmp_path):
     assert np.isfinite(loss(variables, batch))
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_words_of_too_few_characters_are_refused(tmp_path, width):
+    with pytest.raises(ConfigError, match=rf"must be 0 or at least 4, got {width}"):
+        toy(tmp_path, max_characters=width)
+
+
 def test_characters_are_no_output_layer():
     with pytest.raises(ConfigError, match="needs embedding='table'"):
         models.build({**LETTERS, "tie_embeddings": True}, VOCAB)
