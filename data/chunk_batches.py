@@ -9,7 +9,7 @@ import numpy as np
 from data.batching import Batches, Counts, cut_pieces, fill
 from data.randomness import keys_of
 from data.sources.base import Source
-from data.tokenizers import UNK, Tokenizer
+from data.tokenizers import Tokenizer
 
 Side = Literal["source", "target"]
 
@@ -75,9 +75,7 @@ class ChunkBatches(Batches):
             **options,
         }
         super().__init__(source, tokenizer, cache_dir, options)
-        no_text = {UNK, *tokenizer.reserved.values()}
-        between = [i for i in tokenizer.encode(" ") if i not in no_text]  # words need none
-        self.joint = np.array(between, np.int64)
+        self.joint = np.array(tokenizer.space(), np.int64)
         self.piece_length = (text_length - (pieces - 1) * len(self.joint)) // pieces
 
     def corrupted(self, split: str, numbers: np.ndarray, keys: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from data.buckets import assign, choose_shapes, shape_of
 from data.corruption import CLS, SEP
 from data.plans import Plan, plan_batches
 from data.randomness import shuffled
-from data.sources.base import Source
+from data.sources.base import SPLITS, Source
 from data.tokenizers import BOS, PAD, Tokenizer
 from errors import ConfigError, DataError
 from registry import shown
@@ -21,12 +21,13 @@ RESERVED = (CLS, SEP)
 
 
 class _Row(NamedTuple):
-    """What the model reads of an example: `ids` and the `types` of each text of it, and, for
-    tagging, the places of the words that have a tag."""
+    """What the model reads of an example: `ids` and the `types` of each text of it, for tagging
+    the places of the words that have a tag, and whether a text lost its end."""
 
     ids: list[list[int]]
     types: list[list[int]]
     words: list[int]
+    is_cut: bool
 
 
 class LabelledBatches(Batches):
@@ -95,11 +96,14 @@ class LabelledBatches(Batches):
         both_orders = form == "similarity" and layout == "language_model"
         self.num_views = {"choice": self.num_texts - 1}.get(form, 2 if both_orders else 1)
         self.labels = self._labels()
+        for split in SPLITS:  # a wrong label ends a run before it has begun
+            self._targets(split)
 
     def counts(self, split: str) -> Counts:
         rows, chosen = self._rows(split), self._chosen(split)
         tokens = sum(len(ids) for i in chosen for ids in rows[i].ids)
-        return Counts(len(chosen), tokens, dropped=0, truncated=0)
+        truncated = 0 if split == "train" else sum(rows[i].is_cut for i in chosen)
+        return Counts(len(chosen), tokens, dropped=0, truncated=truncated)
 
     def num_batches(self, split: str) -> int:
         return len(self._plan(split, 0).edges)
@@ -207,20 +211,27 @@ class LabelledBatches(Batches):
         elif self.num_views == 2:
             views = [texts, texts[::-1]]
         ids, types = zip(*(self._joined(view) for view in views), strict=True)
-        return _Row(list(ids), list(types), [])
+        is_cut = any(self._excess(view) > 0 for view in views)
+        return _Row(list(ids), list(types), [], is_cut)
 
     def _tagged(self, words: list[str]) -> _Row:
-        pieces = self.tokenizer.encode_batch(words)
+        space = self.tokenizer.space()
+        pieces = [[*space, *piece] for piece in self.tokenizer.encode_batch(words)]
         starts = np.cumsum([1, *map(len, pieces)])[:-1]
-        ids, types = self._joined([[i for piece in pieces for i in piece]])
-        return _Row([ids], [types], [int(at) for at in starts if at < len(ids) - 1])
+        texts = [[i for piece in pieces for i in piece][len(space) :]]
+        ids, types = self._joined(texts)
+        known = [int(at) for at in starts if at < len(ids) - 1]
+        return _Row([ids], [types], known, self._excess(texts) > 0)
+
+    def _excess(self, texts: list[list[int]]) -> int:
+        """How many tokens texts have too many, the special ones counted."""
+        return sum(map(len, texts)) + len(texts) + 1 - self.max_length
 
     def _joined(self, texts: list[list[int]]) -> tuple[list[int], list[int]]:
         """The texts with their special tokens in max_length, and the type of each token."""
-        texts = list(texts)
-        while sum(map(len, texts)) + len(texts) + 1 > self.max_length:
-            longest = max(range(len(texts)), key=lambda i: len(texts[i]))
-            texts[longest] = texts[longest][:-1]
+        texts = [list(text) for text in texts]
+        for _ in range(self._excess(texts)):
+            max(texts, key=len).pop()
         summary, between = (self.tokenizer.reserved[name] for name in RESERVED)
         encoder = self.layout == "encoder"
         ids, types = [summary if encoder else BOS], [0]

@@ -102,6 +102,11 @@ class Tokenizer:
         """The ids of one text, without BOS and EOS."""
         return self.encode_batch([text])[0]
 
+    def space(self) -> list[int]:
+        """The ids between two texts of a row; none where words bring their space."""
+        no_text = {UNK, *self.reserved.values()}
+        return [i for i in self.encode(" ") if i not in no_text]
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids. PAD, BOS and EOS vanish; UNK becomes a double question mark, and a
         reserved id its name.

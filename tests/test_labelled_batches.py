@@ -110,6 +110,11 @@ def test_a_tag_counts_at_the_first_token_of_its_word():
     assert np.flatnonzero(batch["weights"][1]).tolist() == [1]
     short = data.LabelledBatches(source, tokenizer, "", **{**options, "max_length": 6})
     assert np.flatnonzero(short.batch("test", 0)["weights"][0]).tolist() == [1, 4]
+    tokenizer = data.TOKENIZERS["characters"].train(["a b"]).reserve(RESERVED)
+    batch = data.LabelledBatches(source, tokenizer, "", **{**options, "max_length": 12})
+    batch = batch.batch("test", 0)  # the space between two words is a letter as well
+    assert tokenizer.decode(batch["inputs"][0, 0]) == "aab b aa [CLS]"
+    assert np.flatnonzero(batch["weights"][0]).tolist() == [1, 5, 7]
 
 
 def test_the_longest_text_loses_its_end():
@@ -118,6 +123,9 @@ def test_the_longest_text_loses_its_end():
     assert found == ids("<abc|gh!")
     alone = Labelled(("a b c d e f g h", "x"))
     assert read(batches(alone, max_length=8).batch("test", 0), 0)[0] == ids("<abcdef!")
+    both = Labelled(("a b c d e f", "x"), ("a b c d e f g", "x"))
+    made = batches(both, max_length=8)
+    assert [made.counts(split).truncated for split in ("train", "test")] == [0, 1]
 
 
 def many(count: int) -> Labelled:
@@ -189,6 +197,6 @@ def test_examples_that_do_not_fit_are_one_line(options, rows, error, message):
 def test_a_label_that_training_has_not_is_named():
     source = Labelled(("a", "x"), test=[("a", "x"), ("b", "z")])
     with pytest.raises(DataError, match="given: test, example 2: the label 'z' is not one of"):
-        batches(source).batch("test", 0)
+        batches(source)  # before anything is trained
     numbers = Labelled(*[("a", str(i)) for i in (10, 9, 2)], ("a", "b"))
     assert batches(numbers).labels == ("2", "9", "10", "b")
