@@ -1,6 +1,6 @@
 """A trained model from its run directory, as its final scores saw it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from training.manifest import Manifest
 from training.run_directory import CONFIG, RunDirectory
 from trees import named_leaves
 
+TOKEN_PREDICTORS = ("seq2seq", "language_model", "encoder")  # kinds with a loss of each token
 CACHE = Path(__file__).resolve().parent / ".cache"
 
 
@@ -47,12 +48,15 @@ class TrainedRun(NamedTuple):
 
 
 def load_run(
-    workdir: str | Path, kind: str | None, step: int | None = None, field: str = "--workdir"
+    workdir: str | Path,
+    kinds: str | Sequence[str] | None,
+    step: int | None = None,
+    field: str = "--workdir",
 ) -> TrainedRun:
     """Reads the model of a run; changes nothing in its directory.
 
     Args:
-        kind: the kind of model that the caller needs, such as "seq2seq"; None for any.
+        kinds: of models, one of which the caller needs, such as "seq2seq"; None for any.
         step: take the parameters of this checkpoint; None for those of the final scores.
         field: where the run was named, for messages.
 
@@ -69,9 +73,11 @@ def load_run(
     except (ConfigError, TypeError) as error:
         raise DataError(f"{run / CONFIG}: {error}") from error
     name = settings["model"]["name"]
-    if kind is not None and models.MODELS[name].kind != kind:
+    kind, wanted = models.MODELS[name].kind, [kinds] if isinstance(kinds, str) else kinds
+    if wanted is not None and kind not in wanted:
         raise ConfigError(
-            f"{field} {run.path} holds a {models.MODELS[name].kind} ({name}), not a {kind}."
+            f"{field} {run.path} holds {name}, a model of kind {kind}; this needs kind "
+            f"{' or '.join(wanted)}."
         )
     compilation.keep_compiled(cache_of(settings))
     tokenizer = data.load_tokenizer(run / "tokenizer")

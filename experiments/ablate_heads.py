@@ -162,10 +162,10 @@ def save(folder: Path, found: dict, settings: dict[str, Any]) -> None:
 def work(options: argparse.Namespace) -> None:
     """Measures the heads of a run and keeps what was found."""
     from analysis.heads import Heads, require_others
-    from trained import load_run, load_task
+    from trained import TOKEN_PREDICTORS, load_run, load_task
     from training.progress import ProgressBar
 
-    run = load_run(options.workdir, None, options.checkpoint)
+    run = load_run(options.workdir, TOKEN_PREDICTORS, options.checkpoint)
     check(options, run)
     task = load_task(run)
     heads = Heads(run.model, run.variables)

@@ -75,10 +75,10 @@ def work(options: argparse.Namespace) -> None:
     check(options)
     from analysis.pruning import is_separable, require_separable
     from experiments.head_pruning import Study
-    from trained import load_run, load_task
+    from trained import TOKEN_PREDICTORS, load_run, load_task
     from training.progress import ProgressBar
 
-    run = load_run(options.workdir, None, options.checkpoint)
+    run = load_run(options.workdir, TOKEN_PREDICTORS, options.checkpoint)
     if "weight_norm" in options.methods or options.keep is not None:
         require_separable(run.model)
     task = load_task(run)

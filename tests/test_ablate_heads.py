@@ -5,12 +5,14 @@ import json
 
 import numpy as np
 import pytest
+import translate_cases
 
 import data
 import trained
 from errors import DataError
-from experiments import ablate_heads
+from experiments import ablate_heads, prune_heads
 from experiments.head_tables import read_effects
+from training import config_files
 
 QUICK = ["--limit=8", "--resamples=50"]
 
@@ -55,6 +57,17 @@ def test_heads_of_language_models_and_alignments(runs, tmp_path, name):
     layers = [int(row["layer"]) for row in rows]
     squares = np.square([float(row["importance_token"]) for row in rows])
     np.testing.assert_allclose(np.bincount(layers, squares), 1, rtol=1e-4)
+
+
+def test_a_classifier_is_refused_in_one_line(tmp_path, capsys):
+    """Its losses are of texts, not of tokens; its heads would stand in no part."""
+    config = config_files.load_config("configs/classification.py:smoke")
+    run = translate_cases.save_run(tmp_path / "run", tmp_path, config)
+    for command in (ablate_heads, prune_heads):
+        assert command.main([f"--workdir={run}"]) == 64
+        err = capsys.readouterr().err
+        assert "holds classifier, a model of kind classifier; this needs kind seq2seq" in err
+        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

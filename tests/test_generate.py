@@ -141,7 +141,8 @@ def test_wrong_runs_and_files(runs, workdir, tmp_path, capfdbinary):
         (
             [f"--workdir={runs['lstm']}", "--prompt=a"],
             64,
-            f"--workdir {runs['lstm']} holds a seq2seq (recurrent_seq2seq), not a language_model.",
+            f"--workdir {runs['lstm']} holds recurrent_seq2seq, a model of kind seq2seq; this "
+            "needs kind language_model.",
         ),
         ([workdir, f"--input={nowhere}"], 65, f"{nowhere}: cannot be read: No such file"),
         ([workdir, f"--input={bad}"], 65, f"{bad}, line 2: not UTF-8"),

@@ -200,7 +200,7 @@ def test_a_run_begins_with_its_language_models_and_says_so(language_model_run, c
 # Name: (options, sentence, whether the data may have been read, and the model made).
 REFUSALS = {
     "nowhere": (["--config.init_from.encoder={folder}/nowhere"], "is not a run directory", 0),
-    "kind": (["--config.init_from.decoder={folder}/pairs"], "not a language_model", 0),
+    "kind": (["--config.init_from.decoder={folder}/pairs"], "needs kind language_model", 0),
     "unknown part": (["--config.init_from.encodr={folder}/lm"], "encodr", 0),
     "tokenizer": (
         ["--config.task.tokenizer={{'name': 'characters'}}"],

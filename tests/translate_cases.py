@@ -2,10 +2,10 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import jax
 
-import data
 import models
 import tasks
 from experiments import translate
@@ -53,11 +53,9 @@ def save_run(folder: Path, data_dir: Path, config) -> Path:
     run = RunDirectory(folder)
     with run.lock():
         run.write_config(schema.to_json(settings))
-        task = settings["task"]
-        source = data.build_source(task["source"], str(data_dir))
-        tokenizer = data.build_tokenizer(task["tokenizer"], source, str(data_dir))
-        tokenizer.save(run / "tokenizer")
-        model = models.build(settings["model"], tokenizer.vocab_size)
+        task: Any = tasks.build(settings["task"], settings["seed"], str(data_dir))
+        task.save(run.path)
+        model = models.build(settings["model"], task.vocab_size)
         with Checkpointer(run.checkpoints, keep=3, fingerprint={}) as saver:
             for step, params in params_of(model).items():
                 state = {"params": params, "ema_params": jax.tree.map(lambda x: x / 2, params)}

@@ -48,7 +48,7 @@ def collect(
     for group in groups:
         for run in group.runs:
             say(f"loss of each token: {run.path}")
-            trained = load_run(run.path, kind=None)
+            trained = load_run(run.path, None)
             task = load_task(trained)
             tokens.setdefault(group.label, []).append(token_losses(trained, task))
             reaches.setdefault(group.label, []).append(horizon_of(trained, task, say))
