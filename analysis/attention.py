@@ -44,18 +44,19 @@ def recorded_weights(model: Any, variables: Any, *tokens: Array) -> Any:
 
 
 def attention_weights(
-    model: Any, variables: Any, source: np.ndarray | None, target: np.ndarray
+    model: Any, variables: Any, source: np.ndarray | None, target: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """Weights of each layer for one pair, without padding.
 
     Args:
-        source, target: token ids, each with EOS at the end. A language model has no source.
+        source, target: token ids, each with EOS at the end. A language model has no source; an
+            encoder has that alone, as it reads it.
 
     Returns:
         {path of the layer: (heads, queries, keys)}, or (layers, heads, queries, keys) where
         the layers are stacked under a scan.
     """
-    pair = [target] if source is None else [source, target]
+    pair = [side for side in (source, target) if side is not None]
     [(_, found)] = attention_of_pairs(model, variables, [pair])
     return found
 
@@ -66,8 +67,9 @@ def attention_of_pairs(
     """(number of a pair, its attention_weights), shortest pairs first.
 
     Those of one width are read together, in batches of one shape. For a language model, a
-    pair is the target alone.
+    pair is the target alone; for an encoder, what it reads.
     """
+    is_encoder = model.kind == "encoder"
     widths = np.array([_width(max(map(len, pair))) for pair in pairs])
     for width in np.unique(widths):
         members = np.flatnonzero(widths == width)
@@ -78,7 +80,9 @@ def attention_of_pairs(
             for row, (*source, target) in enumerate(pairs[i] for i in chosen):
                 for side_BS, ids in zip(tokens[:-1], source, strict=True):
                     side_BS[row, : len(ids)] = ids
-                tokens[-1][row, : len(target)] = [data.BOS, *target[:-1]]
+                tokens[-1][row, : len(target)] = target if is_encoder else [data.BOS, *target[:-1]]
+            if is_encoder:  # the others know padding by themselves, or never look ahead
+                tokens.append((tokens[0] != data.PAD).astype(np.int32))
             layers = _by_layer(recorded_weights(model, variables, *tokens))
             for row, i in enumerate(chosen):
                 yield int(i), _of_row(layers, row, len(pairs[i][0]), len(pairs[i][-1]))

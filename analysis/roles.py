@@ -7,7 +7,7 @@ keys it may see alike. A head has the role where the score is over THRESHOLD and
 Roles of self-attention (Voita et al. 2019; Olsson et al. 2022), tokens x_0 .. x_{T-1}:
   previous token  t looks at t - 1
   next token      t looks at t + 1 (an encoder's only: a causal head cannot)
-  first token     t > 0 looks at 0, which is BOS in a decoder
+  first token     t > 0 looks at 0, which is BOS in a decoder, [CLS] in an encoder alone
   rare word       t looks at the rarest token of the sentence that it may see
   induction       ... A B ... A: t, the second A, looks at B, the token after the first one
   agreement       a verb looks at the noun that is its subject
@@ -103,7 +103,8 @@ class Sentence(NamedTuple):
 
     Attributes:
         maps: weights of each head.
-        source, reads: tokens of the encoder; of the decoder or language model, BOS first.
+        source, reads: tokens of the encoder; of the decoder or language model, BOS first. Empty
+            where the model has no such part.
         links: (target, source) tokens that translate each other.
         agreements: (verb, subject) tokens by part, for "encoder" and "decoder".
         is_random: of random tokens, read twice, to look for induction only.

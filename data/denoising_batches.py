@@ -1,5 +1,6 @@
 """Batches of text and its corruption: pairs for encoder-decoders, rows for language models."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,31 @@ RESERVED: dict[str, tuple[str, ...]] = {
     "text_infilling": (MASK,),
     "prefix": (),
 }
+
+
+def corrupted_pair(
+    ids: np.ndarray,
+    key: int,
+    objective: Objective,
+    reserved: Mapping[str, int],
+    rate: float,
+    mean_span: float,
+    in_order: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of source and target of a text, as DenoisingBatches says, without their ends.
+
+    Args:
+        reserved: of the tokenizer.
+        in_order: the same text in the order in which text_infilling reads it; None: as it is.
+    """
+    if objective == "span_corruption":
+        sentinels = [reserved[name] for name in SENTINELS]
+        return span_corruption(ids, key, sentinels, rate, mean_span)
+    if objective == "text_infilling":
+        read = ids if in_order is None else in_order
+        return text_infilling(read, key, reserved[MASK], rate, mean_span), ids
+    cut = prefix_length(len(ids), key)
+    return ids[:cut], ids[cut:]
 
 
 class DenoisingBatches(ChunkBatches):
@@ -87,16 +113,11 @@ class DenoisingBatches(ChunkBatches):
         """The ids of source and target of a chunk."""
         first, stop = self.chunks(split).edges[number : number + 2]
         ids = self.text(split, range(first, stop))
-        reserved = self.tokenizer.reserved
-        if self.objective == "span_corruption":
-            sentinels = [reserved[name] for name in SENTINELS]
-            return span_corruption(ids, key, sentinels, self.rate, self.mean_span)
-        if self.objective == "text_infilling":
-            order = permute_sentences(range(first, stop), key) if self.permute else None
-            read = ids if order is None else self.text(split, order)
-            return text_infilling(read, key, reserved[MASK], self.rate, self.mean_span), ids
-        cut = prefix_length(len(ids), key)
-        return ids[:cut], ids[cut:]
+        in_order = None
+        if self.objective == "text_infilling" and self.permute:
+            in_order = self.text(split, permute_sentences(range(first, stop), key))
+        reserved, how = self.tokenizer.reserved, (self.rate, self.mean_span)
+        return corrupted_pair(ids, key, self.objective, reserved, *how, in_order)
 
     def corrupted(self, split: str, numbers: np.ndarray, keys: np.ndarray) -> dict[str, np.ndarray]:
         source, targets, inputs = (

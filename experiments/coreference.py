@@ -151,8 +151,10 @@ class Read(NamedTuple):
 
 
 def read(shown: Shown, source: Text | None, target: Text) -> Read:
-    """Lets a model read a sentence; no source for a language model."""
+    """Lets a model read a sentence; no source for a model that reads one text."""
     reading: Reading = shown.read(data.Example(source.text if source else target.text, target.text))
+    if shown.kind == "encoder":
+        source = target
     tokens = [
         {
             name: [i for i, word in enumerate(words) if word in wanted]
@@ -171,12 +173,18 @@ def languages_of(options: argparse.Namespace, shown: Shown) -> list[str]:
     """
     task = shown.run.settings["task"]
     side = task.get("side", "target")
-    sides = ["source", "target"] if shown.is_seq2seq or side == "both" else [side]
+    if shown.task["name"] == "denoising":
+        raise ConfigError(
+            f"--workdir {options.workdir}: this model has learned what is hidden in texts (task "
+            "denoising), and reads none as a whole."
+        )
+    is_seq2seq = shown.kind == "seq2seq"
+    sides = ["source", "target"] if is_seq2seq or side == "both" else [side]
     found = []
     for side in sides:
         name = f"{side}_language"
         language = getattr(options, name) or task["source"].get(name, "")
-        if language not in LANGUAGES or (len(sides) > 1 and not shown.is_seq2seq):
+        if language not in LANGUAGES or (len(sides) > 1 and not is_seq2seq):
             raise ConfigError(
                 f"--workdir {options.workdir}: there are sentences for models that read "
                 f"{' or '.join(LANGUAGES)} alone or translate between them; its {name} is "

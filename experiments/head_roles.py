@@ -22,7 +22,7 @@ import numpy as np
 
 import data
 from analysis import roles
-from analysis.attention import Head, attention_weights, by_head
+from analysis.attention import Head
 from data.sources.toy_language import FUTURE, SOURCE_AND, TARGET_AND, ToyLanguage
 from errors import Parser
 from experiments.attention_payload import Reading, Shown
@@ -63,25 +63,19 @@ def as_tokens(pairs: Sequence[tuple[int, int]], words: Sequence[int]) -> list[tu
     return [(q, k) for q in places for k in places if (words[q], words[k]) in wanted]
 
 
-def sentence_of(
-    source: data.Source, example: data.Example, reading: Reading, side: str = "target"
-) -> roles.Sentence:
-    """What is known of a sentence that a model read.
-
-    Args:
-        side: what the decoder reads of the pair; of "both" no agreement is known.
-    """
+def sentence_of(source: data.Source, example: data.Example, reading: Reading) -> roles.Sentence:
+    """What is known of a sentence that a model read."""
     sides = {"source": (example.source, 0), "target": (example.target, 1)}
     pairs = [
         as_tokens(agreements(source, sides[name][0].split(), sides[name][1]), words)
         if name in sides
         else []
-        for name, words in zip(("source", side), reading.words, strict=True)
+        for name, words in zip(reading.sides, reading.words, strict=True)
     ]
     return roles.Sentence(
         reading.maps,
         reading.source.tolist(),
-        [data.BOS, *reading.target[:-1].tolist()],
+        [data.BOS, *reading.target.tolist()][:-1],
         links=[(target, word) for word, target in reading.links],
         # BOS comes before what the decoder reads
         agreements={"encoder": pairs[0], "decoder": [(q + 1, k + 1) for q, k in pairs[1]]},
@@ -90,35 +84,31 @@ def sentence_of(
 
 def random_sentences(shown: Shown, seed: int = 0) -> Iterator[roles.Sentence]:
     """Different random tokens, twice in the same order."""
-    rng, run = np.random.default_rng(seed), shown.run
-    first = max(data.PAD, data.UNK, data.BOS, data.EOS) + 1
-    length = min(RANDOM_LENGTH, run.tokenizer.vocab_size - first)
+    rng = np.random.default_rng(seed)
     for _ in range(NUM_RANDOM):
-        once = first + rng.permutation(run.tokenizer.vocab_size - first)[:length]
+        once = rng.permutation(shown.run.tokenizer.text_ids())[:RANDOM_LENGTH]
         ids = np.array([*once, *once, data.EOS], np.int32)
-        given = ids if shown.is_seq2seq else None
-        maps = by_head(attention_weights(run.model, run.variables, given, ids))
+        source = shown.enclosed(ids[:-1].tolist()) if shown.kind == "encoder" else ids
         reads = [data.BOS, *ids[:-1].tolist()]
-        yield roles.Sentence(maps, ids.tolist(), reads, is_random=True)
+        yield roles.Sentence(shown.maps(source, ids), source.tolist(), reads, is_random=True)
 
 
 def measure(options: argparse.Namespace) -> dict[Head, dict[str, roles.Score]]:
     """Scores of all heads of a run."""
     shown = Shown(options.workdir, options.checkpoint, MAX_TOKENS)
-    settings = shown.run.settings
-    source = source_of(settings)
+    source = source_of(shown.run.settings)
     examples = source.pairs(options.split)[: options.limit]
-    side = settings["task"].get("side", "target")
-    read = [sentence_of(source, example, shown.read(example), side) for example in examples]
+    read = [sentence_of(source, example, shown.read(example)) for example in examples]
     counts = token_counts(shown.run.tokenizer, source.pairs("train"))
     return roles.find_roles([*read, *random_sentences(shown)], counts)
 
 
 def token_counts(tokenizer: Any, examples: Iterable[data.Example]) -> Counter[int]:
-    """How often each token stands in a text; the ends count as once a line."""
+    """How often each token stands in a text; ids that are no text count as once a line."""
     texts = [text for example in examples for text in (example.source, example.target) if text]
+    ends = (data.BOS, data.EOS, *tokenizer.reserved.values())
     counts = Counter(itertools.chain.from_iterable(tokenizer.encode_batch(texts)))
-    return counts + Counter({token: len(texts) for token in (data.BOS, data.EOS)})
+    return counts + Counter(dict.fromkeys(ends, len(texts)))
 
 
 def rows_of(scores: Mapping[Head, Mapping[str, roles.Score]]) -> Iterator[list[Any]]:
