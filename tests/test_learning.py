@@ -15,7 +15,7 @@ REPO = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(
     p.stem
     for p in (REPO / "configs").glob("*.py")
-    if p.stem not in ("base", "base_families", "__init__")
+    if not p.stem.startswith(("base", "__"))
 )
 LM = "language_model:model=lm-lstm-tiny,"
 SMOKE = [f"{name}:" for name in CONFIGS] + ["translation:model=lstm-attention-tiny,", LM]

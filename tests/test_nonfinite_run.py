@@ -32,16 +32,8 @@ class Poisoned(tasks.Translation):
 
     evils: ClassVar[dict[int, str]] = {}
 
-    @property
-    def batch(self):
-        return self.poisoned
-
-    @batch.setter
-    def batch(self, plain):
-        self.plain = plain
-
-    def poisoned(self, split: str, step: int) -> dict:
-        batch = self.plain(split, step)
+    def batch(self, split: str, step: int) -> dict:
+        batch = super().batch(split, step)
         kind = self.evils.get(step, "") if split == "train" else ""
         number = KINDS.index(kind) if kind else -1
         return batch | {"evil": np.full(len(batch["index"]), number, np.int32)}
