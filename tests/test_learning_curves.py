@@ -250,6 +250,12 @@ def test_what_cannot_be_compared_is_refused_in_one_line(compared, tmp_path, caps
     assert "another comparison (seeds differ" in refusal(capsys, *more)
 
 
+@pytest.mark.parametrize("name", ["classification", "elmo"])
+def test_what_has_no_loss_of_each_token_is_refused_before_it_is_trained(name, tmp_path, capsys):
+    said = refusal(capsys, f"--config=configs/{name}.py:smoke", f"--out={tmp_path}")
+    assert ("needs kind seq2seq" in said, list(tmp_path.iterdir())) == (True, [])
+
+
 def test_unmatched_runs_are_labelled_or_cut(compared, tmp_path, capsys):
     first, folder = str(compared.out / "runs" / RUNS[0]), tmp_path / "shorter"
     second = changed(compared, folder, run=RUNS[1])

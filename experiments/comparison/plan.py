@@ -24,7 +24,7 @@ import train
 from analysis import budgets
 from configs.base import WIDTHS
 from errors import ConfigError
-from trained import cache_of
+from trained import TOKEN_PREDICTORS, cache_of
 from training import config_files, schema
 from training.files import storage_errors, write_atomic
 from training.flops import training_flops
@@ -55,6 +55,8 @@ def make(
     """
     loaded = [train.check(config_files.load_config(config, overrides)) for config in configs]
     labels = labels_of(configs)
+    for label, settings in zip(labels, loaded, strict=True):
+        check_predicts_tokens(label, settings)
     check_same_data([(label, data_of(s)) for label, s in zip(labels, loaded, strict=True)])
     measured: dict[str, float] = {}
     if match == "params":
@@ -140,6 +142,17 @@ def data_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What makes losses comparable: the task, its text and the tokenizer."""
     task = settings["task"]
     return {name: task[name] for name in ("name", "source", "side", "tokenizer") if name in task}
+
+
+def check_predicts_tokens(label: str, settings: Mapping[str, Any]) -> None:
+    """Refuses a model that a report could not show, before it is trained; raises ConfigError."""
+    name = settings["model"]["name"]
+    kind = models.MODELS[name].kind
+    if kind not in TOKEN_PREDICTORS:
+        raise ConfigError(
+            f"{label} is {name}, a model of kind {kind}: a comparison shows the loss of each "
+            f"token, and needs kind {' or '.join(TOKEN_PREDICTORS)}."
+        )
 
 
 def check_same_data(found: Sequence[tuple[str, Any]], what: str = "data or tokenizers") -> None:

@@ -14,7 +14,12 @@ import train
 from analysis.budgets import non_embedding_parameters
 from analysis.curves import AXES, Curve
 from errors import ConfigError
-from experiments.comparison.plan import check_same_data, run_folders, say
+from experiments.comparison.plan import (
+    check_predicts_tokens,
+    check_same_data,
+    run_folders,
+    say,
+)
 from trained import source_of
 from training.metrics import read_metrics
 from training.run_directory import CONFIG, RunDirectory
@@ -146,11 +151,12 @@ def check_comparable(groups: Sequence[Group], tokenizers: bool = True) -> None:
         tokenizers: must be equal too; scores of detokenised text do not need that.
 
     Raises:
-        ConfigError: one line that names both runs.
+        ConfigError: one line that names both runs, or one that has no loss of each token.
     """
     known: dict[str, str] = {}
     found = []
     for run in [run for group in groups for run in group.runs]:
+        check_predicts_tokens(str(run.path), run.settings)
         task = run.settings["task"]
         block = json.dumps(task["source"], sort_keys=True)
         if block not in known:
