@@ -16,6 +16,7 @@ from models.recurrent.characters import CharacterEmbed
 from models.recurrent.elmo import CELL, ScalarMix
 from models.recurrent.layer import RecurrentLayer
 from tasks.bidirectional import BidirectionalLanguageModelling
+from training import parallel
 
 BLOCK = {"name": "elmo", "embedding_size": 5, "hidden_size": 7, "tie_embeddings": False}
 LETTERS = {**BLOCK, "embedding": "characters", "filters": ((1, 3), (2, 4)), "character_size": 4}
@@ -225,3 +226,10 @@ def test_words_of_too_few_characters_are_refused(tmp_path, width):
 def test_characters_are_no_output_layer():
     with pytest.raises(ConfigError, match="needs embedding='table'"):
         models.build({**LETTERS, "tie_embeddings": True}, VOCAB)
+
+
+def test_letters_are_spread_over_a_mesh():
+    model = models.build(LETTERS, VOCAB)
+    key = jax.random.key(0)
+    strategy = parallel.MeshStrategy(jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor")), 1)
+    assert jax.tree.leaves(strategy.abstract(lambda: models.init_boxed(model, key)))

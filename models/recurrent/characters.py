@@ -23,7 +23,7 @@ class Highway(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        width, axes = (x.shape[-1],), ("hidden", "hidden")
+        width, axes = (x.shape[-1],), ("hidden", "mlp")
         new = jax.nn.relu(Dense(width, axes, dtype=self.dtype, name="transform")(x))
         start = nn.initializers.constant(-2.0)
         gate = Dense(width, axes, bias_init=start, dtype=self.dtype, name="gate")(x)
@@ -58,7 +58,7 @@ class CharacterEmbed(nn.Module):
             padded = jnp.pad(x, ((0, 0), (0, 0), (0, width - 1), (0, 0)))
             seen = [padded[:, :, i : i + x.shape[2]] for i in range(width)]
             convolution = Dense(
-                (count,), ("hidden", "hidden"), dtype=self.dtype, name=f"width_{width}"
+                (count,), ("hidden", "mlp"), dtype=self.dtype, name=f"width_{width}"
             )
             at_each = jax.nn.relu(convolution(jnp.concatenate(seen, axis=-1)))
             found.append(jnp.where(inside, at_each, 0).max(axis=2))  # relu: nothing is below 0
