@@ -42,7 +42,11 @@ class Filters(NamedTuple):
         """
         above_0 = (0, float("inf"), "above 0")
         share = (0, 1, "above 0 and at most 1")
-        ranges = {"repetition_penalty": above_0, "temperature": above_0}
+        # Logits over less are not finite; the most probable token is a temperature of None.
+        ranges = {
+            "repetition_penalty": above_0,
+            "temperature": (1e-30, float("inf"), "above 1e-30"),
+        }
         ranges |= {"top_k": above_0, "top_p": share, "min_p": share}
         for name, (low, high, words) in ranges.items():
             value = getattr(self, name)

@@ -125,7 +125,8 @@ class Generator:
             for text, ids in zip(stop, tokenizer.encode_batch(self.stop), strict=True)
             if ids and tokenizer.decode(ids) == text
         )
-        self.rules = Rules(data.EOS, data.PAD, (data.PAD, data.BOS), stops)
+        no_text = (data.PAD, data.BOS, *tokenizer.reserved.values())
+        self.rules = Rules(data.EOS, data.PAD, no_text, stops)
 
         self.longest_prompt = self._room()
 

@@ -131,8 +131,9 @@ def test_the_same_tokens_stay_as_in_transformers():
 
 BAD = [
     ("repetition_penalty", 0.0, "above 0"),
-    ("temperature", -1.0, "above 0"),
-    ("temperature", math.inf, "above 0"),
+    ("temperature", -1.0, "above 1e-30"),
+    ("temperature", 1e-39, "above 1e-30"),
+    ("temperature", math.inf, "above 1e-30"),
     ("top_k", 0, "above 0"),
     ("top_p", 1.5, "above 0 and at most 1"),
     ("top_p", math.nan, "above 0 and at most 1"),

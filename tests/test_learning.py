@@ -13,9 +13,7 @@ from training.run_directory import RunDirectory
 
 REPO = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(
-    p.stem
-    for p in (REPO / "configs").glob("*.py")
-    if not p.stem.startswith(("base", "__"))
+    p.stem for p in (REPO / "configs").glob("*.py") if not p.stem.startswith(("base", "__"))
 )
 LM = "language_model:model=lm-lstm-tiny,"
 SMOKE = [f"{name}:" for name in CONFIGS] + ["translation:model=lstm-attention-tiny,", LM]
