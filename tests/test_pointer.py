@@ -238,6 +238,9 @@ class Penalised(nn.Module):
     def output_layer(self):
         return None
 
+    def output_bias(self):
+        return None
+
 
 def test_training_adds_penalties_where_there_is_something_to_predict():
     penalty_BT = jnp.array([[1.0, 2.0, jnp.nan], [4.0, jnp.nan, jnp.nan]])
