@@ -44,10 +44,9 @@ class BidirectionalLanguageModelling(LanguageModelling):
         rows = (sequence_length, sequences_per_batch, packed)
         super().__init__(seed, data_dir, source, tokenizer, side, *rows)
         self.spelled = data.spellings(self.tokenizer, max_characters) if max_characters else None
-        self.batch = self._batch
 
-    def _batch(self, split: str, step: int) -> dict:
-        batch = self.batches.batch(split, step)
+    def batch(self, split: str, step: int) -> dict:
+        batch = super().batch(split, step)
         if self.spelled is not None:
             batch |= {
                 f"{name}_spelled": self.spelled[batch[name]] for name in ("inputs", "targets")

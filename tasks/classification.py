@@ -1,7 +1,7 @@
 """Saying what a text is: a class, a number, one of some texts, or a tag for each word."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,16 @@ import data
 from data.labelled_batches import RESERVED, Form, Layout
 from errors import ConfigError
 from registry import NonNegativeFloat, NonNegativeInt, PositiveInt, Range
-from tasks.base import Evaluation, Sums, Task
+from tasks.base import Evaluation, Sums
 from tasks.losses import batch_nll, output_of
 from tasks.scores import score_classes, score_numbers
+from tasks.text import TextTask
 
 NUM_SAMPLES = 5
 Fraction = Annotated[float, Range(0, 1, exclusive_min=True)]
 
 
-class Classification(Task):
+class Classification(TextTask):
     """Fine-tunes a classifier on labelled texts (Radford et al. 2018; Devlin et al. 2019).
 
       loss = -log p(label | texts) + lm_weight * mean over tokens of -log p(token | its past)
@@ -37,8 +38,8 @@ class Classification(Task):
     """
 
     model_kind = "classifier"
-    blocks: ClassVar = {"source": data.SOURCES, "tokenizer": data.TOKENIZERS}
-    may_change = ("source.path", "source.data_dir", "tokenizer.path")
+    batches: data.LabelledBatches
+    may_change = (*TextTask.may_change, "tokenizer.path")
 
     def __init__(
         self,
@@ -55,9 +56,7 @@ class Classification(Task):
         lm_weight: NonNegativeFloat = 0.0,
         max_characters: NonNegativeInt = 0,
     ) -> None:
-        built = data.build_source(source, data_dir)
-        self.tokenizer = data.build_tokenizer(tokenizer, built, data_dir).reserve(RESERVED)
-        self.vocab_size = self.tokenizer.vocab_size
+        built = self.read_text(source, tokenizer, data_dir, RESERVED)
         self.form, self.layout, self.lm_weight = form, layout, lm_weight
         self.batches = data.LabelledBatches(
             built,
@@ -71,11 +70,11 @@ class Classification(Task):
             num_buckets=num_buckets,
             fraction=fraction,
         )
-        self.labels, self.num_batches = self.batches.labels, self.batches.num_batches
+        self.labels = self.batches.labels
         self.spelled = data.spellings(self.tokenizer, max_characters) if max_characters else None
 
     def batch(self, split: str, step: int) -> dict:
-        batch = self.batches.batch(split, step)
+        batch = super().batch(split, step)
         if self.spelled is not None:
             batch["characters"] = self.spelled[batch["inputs"]]
         return batch
@@ -217,9 +216,3 @@ class Classification(Task):
             answer = " ".join(words)
             samples.append({"text": example.source, "label": example.target, "answer": answer})
         return samples
-
-    def fingerprint(self) -> dict[str, str]:
-        return {"data": self.batches.fingerprint(), "tokenizer": self.tokenizer.fingerprint()}
-
-    def save(self, folder: Any) -> None:
-        self.tokenizer.save(folder / "tokenizer")

@@ -1,7 +1,7 @@
 """Undoing a corruption of text, and going on with a text from a prefix."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,8 +43,6 @@ class Denoising(TokenPrediction):
     """
 
     model_kind = "seq2seq"
-    blocks: ClassVar = {"source": data.SOURCES, "tokenizer": data.TOKENIZERS}
-    may_change = ("source.path", "source.data_dir")
 
     def __init__(
         self,
@@ -68,10 +66,7 @@ class Denoising(TokenPrediction):
                 f"config.task.mean_span ({mean_span}) makes {spans} spans of config.task."
                 f"sequence_length ({sequence_length}); there are {NUM_SENTINELS} sentinels."
             )
-        built = data.build_source(source, data_dir)
-        trained = data.build_tokenizer(tokenizer, built, data_dir)
-        self.tokenizer = trained.reserve(RESERVED[objective])
-        self.vocab_size = self.tokenizer.vocab_size
+        built = self.read_text(source, tokenizer, data_dir, RESERVED[objective])
         self.label_smoothing = label_smoothing
         self.batches = data.DenoisingBatches(
             built,
@@ -124,8 +119,6 @@ class PrefixLanguageModelling(TokenPrediction):
     """
 
     model_kind = "language_model"
-    blocks: ClassVar = {"source": data.SOURCES, "tokenizer": data.TOKENIZERS}
-    may_change = ("source.path", "source.data_dir")
 
     def __init__(
         self,
@@ -143,9 +136,7 @@ class PrefixLanguageModelling(TokenPrediction):
             raise ConfigError(
                 f"config.task.sequence_length must be at least 2, got {sequence_length}."
             )
-        built = data.build_source(source, data_dir)
-        self.tokenizer = data.build_tokenizer(tokenizer, built, data_dir)
-        self.vocab_size = self.tokenizer.vocab_size
+        built = self.read_text(source, tokenizer, data_dir)
         self.label_smoothing = label_smoothing
         self.batches = data.PrefixBatches(
             built,

@@ -1,7 +1,7 @@
 """Predicting each token from those before it."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +33,6 @@ class LanguageModelling(TokenPrediction):
     """
 
     model_kind = "language_model"
-    blocks: ClassVar = {"source": data.SOURCES, "tokenizer": data.TOKENIZERS}
-    may_change = ("source.path", "source.data_dir")
 
     def __init__(
         self,
@@ -54,9 +52,7 @@ class LanguageModelling(TokenPrediction):
                 f"config.task.truncate ({truncate}) must be 0 or at least config.task."
                 f"sequence_length ({sequence_length}), and needs config.task.packed."
             )
-        built = data.build_source(source, data_dir)
-        self.tokenizer = data.build_tokenizer(tokenizer, built, data_dir)
-        self.vocab_size = self.tokenizer.vocab_size
+        built = self.read_text(source, tokenizer, data_dir)
         self.label_smoothing = label_smoothing
         self.truncate, self.rows = truncate, (sequences_per_batch, sequence_length)
         options: dict[str, Any] = {

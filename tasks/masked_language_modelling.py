@@ -1,7 +1,7 @@
 """Filling in words that are hidden, and telling whether two texts follow one another."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,6 @@ class MaskedLanguageModelling(TokenPrediction):
     """
 
     model_kind = "encoder"
-    blocks: ClassVar = {"source": data.SOURCES, "tokenizer": data.TOKENIZERS}
-    may_change = ("source.path", "source.data_dir")
 
     def __init__(
         self,
@@ -61,10 +59,8 @@ class MaskedLanguageModelling(TokenPrediction):
                 f"config.task.sequence_length must be at least {LEAST_LENGTH}, got "
                 f"{sequence_length}."
             )
-        built = data.build_source(source, data_dir)
-        trained = data.build_tokenizer(tokenizer, built, data_dir)
-        self.tokenizer = trained.reserve((data.MASK, data.CLS, data.SEP))
-        self.vocab_size, self.nsp = self.tokenizer.vocab_size, nsp
+        reserved = (data.MASK, data.CLS, data.SEP)
+        built, self.nsp = self.read_text(source, tokenizer, data_dir, reserved), nsp
         self.batches = data.MaskedBatches(
             built,
             self.tokenizer,

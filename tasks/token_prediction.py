@@ -4,27 +4,21 @@ from typing import Any
 
 import jax
 
-import data
-from tasks.base import Sums, Task
+from tasks.base import Sums
 from tasks.losses import batch_nll, token_features, token_sums
+from tasks.text import TextTask
 
 
-class TokenPrediction(Task):
+class TokenPrediction(TextTask):
     """Maximises the probability of each target token, of weight 1, given what `inputs` are.
 
+    The batches have "targets" and "weights", (B, T).
+
     Attributes:
-        batches: of data/, with "targets" and "weights", (B, T).
         label_smoothing: of the training loss only (Szegedy et al. 2016).
     """
 
-    batches: data.Batches
     label_smoothing: float = 0.0
-
-    def batch(self, split: str, step: int) -> dict:
-        return self.batches.batch(split, step)
-
-    def num_batches(self, split: str) -> int:
-        return self.batches.num_batches(split)
 
     def loss(self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool) -> Sums:
         """Sums of "loss", "nll" and "accuracy" over predicted tokens."""
@@ -35,9 +29,3 @@ class TokenPrediction(Task):
         key = jax.random.key(0)  # nothing is random without training
         x_BTD, output, _ = token_features(model, variables, self.inputs(batch), key, train=False)
         return batch_nll(x_BTD, output, batch), None
-
-    def fingerprint(self) -> dict[str, str]:
-        return {"data": self.batches.fingerprint(), "tokenizer": self.tokenizer.fingerprint()}
-
-    def save(self, folder: Any) -> None:
-        self.tokenizer.save(folder / "tokenizer")

@@ -1,7 +1,7 @@
 """Translation: the target text given the source text."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import sacrebleu
 
@@ -27,8 +27,7 @@ class Translation(TokenPrediction):
     """
 
     model_kind = "seq2seq"
-    blocks: ClassVar = {"source": data.SOURCES, "tokenizer": data.TOKENIZERS}
-    may_change = ("num_beams", "length_penalty", "source.path", "source.data_dir")
+    may_change = ("num_beams", "length_penalty", *TokenPrediction.may_change)
 
     def __init__(
         self,
@@ -43,9 +42,7 @@ class Translation(TokenPrediction):
         num_beams: PositiveInt = 5,
         length_penalty: NonNegativeFloat = 1.0,
     ) -> None:
-        self.source = data.build_source(source, data_dir)
-        self.tokenizer = data.build_tokenizer(tokenizer, self.source, data_dir)
-        self.vocab_size = self.tokenizer.vocab_size
+        self.source = self.read_text(source, tokenizer, data_dir)
         self.label_smoothing, self.max_length = label_smoothing, max_length
         self.num_beams, self.length_penalty = num_beams, length_penalty
         self.batches = data.PairBatches(
