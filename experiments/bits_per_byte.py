@@ -67,7 +67,7 @@ def compressed(
 
 def report(options: argparse.Namespace) -> None:
     """Prints the bits of a split under a run's model and under xz."""
-    from experiments.comparison.tokens import token_losses
+    from experiments.comparison.tokens import predictions
     from trained import load_run, load_task, source_of
 
     run = load_run(options.workdir, "language_model")
@@ -78,11 +78,11 @@ def report(options: argparse.Namespace) -> None:
             "all of its bytes; this needs task language_modelling with side source or target."
         )
     source = source_of(run.settings)
-    losses = token_losses(run, load_task(run), options.split)
+    nll_N, _, target_N, _ = predictions(run, load_task(run), options.split)
     sides = ([getattr(e, side) for e in source.pairs(name)] for name in (options.split, "train"))
-    found = compressed(losses.nll, losses.target, *sides)
+    found = compressed(nll_N, target_N, *sides)
     print(
-        f"{options.split}: {found.num_bytes:,} bytes, {len(losses.nll):,} tokens "
+        f"{options.split}: {found.num_bytes:,} bytes, {len(nll_N):,} tokens "
         f"({found.unknown_rate:.2%} unknown)\n"
         f"bits per byte: model {found.model:.3f}, xz {found.xz:.3f}, "
         f"xz behind the training text {found.xz_primed:.3f}"

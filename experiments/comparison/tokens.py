@@ -56,8 +56,15 @@ class Floor(NamedTuple):
     standard_error: float
 
 
-def token_losses(run: TrainedRun, task: Any, split: str = SPLIT) -> TokenLosses:
-    """Evaluates a split under a run's final parameters, token by token."""
+def token_losses(run: TrainedRun, task: Any) -> TokenLosses:
+    """Evaluates the validation split under a run's final parameters, token by token."""
+    nll_N, row_N, target_N, position_N = predictions(run, task, SPLIT)
+    frequency_N = training_counts(task)[target_N]
+    return TokenLosses(nll_N, row_N, target_N, position_N, frequency_N)
+
+
+def predictions(run: TrainedRun, task: Any, split: str) -> tuple[np.ndarray, ...]:
+    """(nll, row, target, position) of each predicted token of a split; see TokenLosses."""
     evaluate = jax.jit(functools.partial(task.token_losses, run.model))
     carry: Any = task.init_carry(run.model)
     before_B: Any = 0
@@ -74,8 +81,7 @@ def token_losses(run: TrainedRun, task: Any, split: str = SPLIT) -> TokenLosses:
     nll_N, row_N, target_N, position_N = (
         np.concatenate(parts) for parts in zip(*found, strict=True)
     )
-    frequency_N = training_counts(task)[target_N]
-    return TokenLosses(nll_N.astype(np.float64), row_N, target_N, position_N, frequency_N)
+    return nll_N.astype(np.float64), row_N, target_N, position_N
 
 
 def with_carry(batch: dict, carry: Any) -> dict:
