@@ -4,9 +4,11 @@ import lzma
 
 import numpy as np
 import pytest
+import translate_cases
 
 from experiments import bits_per_byte
 from experiments.bits_per_byte import compressed, xz_bytes
+from training import config_files
 
 
 def test_a_model_that_knows_nothing_needs_as_many_bits_as_its_tokens_have():
@@ -39,6 +41,19 @@ def test_xz_is_as_strong_as_the_command():
     assert xz_bytes(text) < len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
 
 
-def test_a_run_of_another_kind_is_one_line(tmp_path, capsys):
-    assert bits_per_byte.main([f"--workdir={tmp_path}"]) == 64
-    assert "is not a run directory" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("", "is not a run directory"),
+        ("configs/translation.py:smoke", "this needs kind language_model"),
+        ("configs/gpt.py:objective=prefix,smoke", "this needs task language_modelling"),
+    ],
+)
+def test_a_run_of_another_kind_is_one_line(tmp_path, capsys, config, words):
+    run = tmp_path / "run"
+    if config:
+        translate_cases.save_run(run, tmp_path, config_files.load_config(config))
+    assert bits_per_byte.main([f"--workdir={run}"]) == 64
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
