@@ -8,9 +8,9 @@
 verses (or lines) of a text come in another order.
 
 Arguments: model (a preset of bart of configs/base_families.py), permute (whether the order of
-sentences is changed), data (a folder as for configs/translation.py), source_language and
-target_language (text of the target language is learned), seed, and smoke (a whole run on a toy
-language in seconds).
+sentences is changed), data (a folder as for configs/translation.py, or "tweets"), source_language
+and target_language (text of the target language is learned), seed, and smoke (a whole run on a
+toy language in seconds).
 """
 
 from ml_collections import ConfigDict

@@ -197,11 +197,14 @@ def text_arguments(arg: str, **defaults: Any) -> SimpleNamespace:
 
 
 def text_options(given: SimpleNamespace) -> dict[str, Any]:
-    """The options of a task on the text of the target language, from text_arguments."""
+    """The options of a task on the text of the target language, from text_arguments; tweets have
+    texts without a translation."""
+    tweets = given.data == "tweets"
+    languages = (given.source_language, given.target_language)
     return {
-        "source": text_pairs(given.data, given.source_language, given.target_language),
+        "source": {"name": "tweets"} if tweets else text_pairs(given.data, *languages),
         "tokenizer": {"name": "bpe", "vocab_size": 4000},
-        "side": "target",
+        "side": "source" if tweets else "target",
         "sequence_length": 128,
         "sequences_per_batch": 16,
     }

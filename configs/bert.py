@@ -8,8 +8,9 @@
 Arguments: model (a preset of bert or roberta of configs/base_families.py; the latter knows no
 pairs and needs nsp=false), nsp (whether the second of two texts follows the first is learned
 too), whole_words (hidden whole or not at all), data (a folder as for configs/translation.py, in
-which neighbouring lines are neighbouring texts), source_language and target_language (text of
-the target language is learned), seed, and smoke (a whole run on a toy language in seconds).
+which neighbouring lines are neighbouring texts; or "tweets", which have none), source_language
+and target_language (text of the target language is learned), seed, and smoke (a whole run on a
+toy language in seconds).
 """
 
 from ml_collections import ConfigDict

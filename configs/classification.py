@@ -132,11 +132,17 @@ def _classify(
 def _config_of(run: Path) -> dict[str, Any]:
     """The config that a run keeps."""
     try:
-        return json.loads((run / "config.json").read_text(encoding="utf-8"))
+        found = json.loads((run / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise ConfigError(
             f"Config argument init_from: {str(run)!r} is not a run directory."
         ) from None
+    if "model_type" in found:
+        raise ConfigError(
+            f"Config argument init_from: {str(run)!r} holds published weights. Make a run of them: "
+            f"python experiments/import_weights.py --source {run} --output RUN"
+        )
+    return found
 
 
 def sweep() -> list[str]:

@@ -18,27 +18,12 @@ from configs import base
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config for a string of arguments."""
-    given = base.parse(
-        arg,
-        model="elmo-small",
-        data="bible",
-        source_language="it",
-        target_language="en",
-        characters=0,
-        seed=0,
-        smoke=False,
-    )
+    given = base.text_arguments(arg, model="elmo-small", characters=0)
     config = base.config()
     config.seed = given.seed
-    tweets = given.data == "tweets"
-    languages = (given.source_language, given.target_language)
     config.task = {
         "name": "bidirectional_language_modelling",
-        "source": {"name": "tweets"} if tweets else base.text_pairs(given.data, *languages),
-        "tokenizer": {"name": "bpe", "vocab_size": 4000},
-        "side": "source" if tweets else "target",
-        "sequence_length": 128,
-        "sequences_per_batch": 16,
+        **base.text_options(given),
         "packed": True,
         "max_characters": given.characters,
     }

@@ -7,9 +7,9 @@
 
 Arguments: model (a preset of gpt1 or gpt2 of configs/base_families.py, or any other language
 model, such as lm-lstm-small), objective (causal; or prefix: the beginning of each text is given
-and only the rest is predicted), data (a folder as for configs/translation.py), source_language
-and target_language (text of the target language is learned), seed, and smoke (a whole run on a
-toy language in seconds).
+and only the rest is predicted), data (a folder as for configs/translation.py, or "tweets"),
+source_language and target_language (text of the target language is learned), seed, and smoke (a
+whole run on a toy language in seconds).
 """
 
 from ml_collections import ConfigDict

@@ -4,10 +4,10 @@
   python train.py --config=configs/language_model.py:model=lm-lstm-small --workdir=runs/lm-lstm
   python train.py --config=configs/language_model.py:data=my/folder --workdir=runs/mine
 
-Arguments: model (a preset of configs/base.py), data (a folder as for configs/translation.py),
-source_language and target_language (text of the target language is learned), seed, and smoke
-(a whole run on a toy language in seconds). A recurrent model carries its state from batch to
-batch with --config.task.truncate=128 (k2; k1 is task.sequence_length).
+Arguments: model (a preset of configs/base.py), data (a folder as for configs/translation.py, or
+"tweets"), source_language and target_language (text of the target language is learned), seed, and
+smoke (a whole run on a toy language in seconds). A recurrent model carries its state from batch
+to batch with --config.task.truncate=128 (k2; k1 is task.sequence_length).
 """
 
 from ml_collections import ConfigDict

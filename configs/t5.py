@@ -7,8 +7,8 @@
 
 Arguments: model (a preset of t5 or t5v1.1 of configs/base_families.py), objective
 (span_corruption; or prefix: the rest of a text from its beginning), data (a folder as for
-configs/translation.py), source_language and target_language (text of the target language is
-learned), seed, and smoke (a whole run on a toy language in seconds).
+configs/translation.py, or "tweets"), source_language and target_language (text of the target
+language is learned), seed, and smoke (a whole run on a toy language in seconds).
 """
 
 from ml_collections import ConfigDict

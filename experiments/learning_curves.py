@@ -23,7 +23,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import train
 from analysis.budgets import MATCHES
 from errors import ConfigError, Parser
 from experiments.comparison import page, pictures, plan, runs
@@ -31,7 +30,6 @@ from experiments.comparison.numbers import collect
 from experiments.comparison.plan import say
 from training import cores
 from training.memory import keep_freed_memory
-from training.run_directory import RunDirectory
 
 
 def make_parser() -> Parser:
@@ -99,17 +97,6 @@ def planned(options: Namespace) -> dict:
     return known
 
 
-def train_all(out: Path, found: dict) -> None:
-    """Every run of the plan that is not finished."""
-    todo = list(plan.run_folders(out, found))
-    for i, (settings, folder) in enumerate(todo, 1):
-        if RunDirectory(folder).result() is None:
-            say(f"run {i} of {len(todo)}: {folder}")
-            train.train(settings, folder)
-        else:
-            say(f"run {i} of {len(todo)} is done: {folder}")
-
-
 def compare(options: Namespace) -> None:
     """Trains what is to be trained and writes the report."""
     check(options)
@@ -121,7 +108,7 @@ def compare(options: Namespace) -> None:
     else:
         found = planned(options)
         if not options.report_only:
-            train_all(options.out, found)
+            plan.train_all(list(plan.run_folders(options.out, found)))
         groups = runs.planned(options.out, found)
         match, measured = found["match"], found["measured_seconds_per_step"]
         cut = cut or match == "walltime"  # measured times are never the same to 2 %

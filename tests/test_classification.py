@@ -230,6 +230,12 @@ def test_fine_tuning_begins_with_a_run_and_its_tokenizer(pretrained, capsys):
         train.config_files.load_config("configs/classification.py:init_from=nowhere", [])
 
 
+def test_a_published_folder_is_answered_with_the_command_that_reads_it(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"import_weights.py --source {tmp_path}"):
+        train.config_files.load_config(f"configs/classification.py:init_from={tmp_path}", [])
+
+
 # Model, and what a score must exceed: tags follow from what stands behind a word too.
 LEARNED = {
     "entailment": ("lm-lstm-tiny", 0.7),

@@ -135,6 +135,16 @@ def run_folders(out: Path, plan: Mapping[str, Any]) -> Iterator[tuple[dict[str, 
             yield settings, out / "runs" / config["label"] / f"seed={seed}"
 
 
+def train_all(todo: Sequence[tuple[dict[str, Any], Path]]) -> None:
+    """Every run, (settings, folder), that is not finished."""
+    for i, (settings, folder) in enumerate(todo, 1):
+        if RunDirectory(folder).result() is None:
+            say(f"run {i} of {len(todo)}: {folder}")
+            train.train(settings, folder)
+        else:
+            say(f"run {i} of {len(todo)} is done: {folder}")
+
+
 # ---------------------------------------------------------------- the same data
 
 
