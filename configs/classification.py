@@ -39,6 +39,7 @@ DATA = {
 }
 INNER = base.LANGUAGE_MODELS | base.BIDIRECTIONAL | base.GPT | base.BERT
 AS_TEXT = base.SEQ2SEQ | base.T5 | base.BART | base.MARIAN
+DEFAULT_MODEL = "lm-transformer-small"
 # What pretraining has and a classifier has not, or the other way round.
 WITHOUT_COUNTERPART = (*base.WITHOUT_COUNTERPART, "transform*", "pair/*", "*pooler/*")
 KINDS = {"transformer_encoder": "encoder", "elmo": "bidirectional_lm"}  # others: language models
@@ -48,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """The config for a string of arguments."""
     given = base.parse(
         arg,
-        model="lm-transformer-small",
+        model=DEFAULT_MODEL,
         data="tweets",
         form="text",
         classes=2,
@@ -97,6 +98,11 @@ def _classify(
     """The task and the model of a classifier."""
     tokenizer: dict[str, Any] = {"name": "bpe", "vocab_size": 4000}
     characters = 0
+    if given.init_from != "none" and given.model != DEFAULT_MODEL:
+        raise ConfigError(
+            f"Config argument model={given.model}: the model is that of init_from="
+            f"{given.init_from}; leave one of them out."
+        )
     if given.init_from == "none":
         inner = base.choose_model(given.model, INNER, given.smoke)
     else:

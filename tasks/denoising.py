@@ -1,7 +1,7 @@
 """Undoing a corruption of text, and going on with a text from a prefix."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -9,7 +9,7 @@ import data
 from data.corruption import NUM_SENTINELS, num_noise
 from data.denoising_batches import RESERVED, Objective
 from errors import ConfigError
-from registry import PositiveFloat, PositiveInt, Rate
+from registry import PositiveInt, Range, Rate
 from tasks.base import Evaluation
 from tasks.search import Translator
 from tasks.token_prediction import TokenPrediction
@@ -56,7 +56,7 @@ class Denoising(TokenPrediction):
         sequences_per_batch: PositiveInt = 16,
         packed: bool = True,
         noise_rate: Rate = 0.15,
-        mean_span: PositiveFloat = 3.0,
+        mean_span: Annotated[float, Range(0, 100, exclusive_min=True)] = 3.0,
         permute: bool = True,
         label_smoothing: Rate = 0.0,
     ) -> None:
