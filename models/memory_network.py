@@ -54,6 +54,8 @@ class MemoryNetwork(EncoderDecoder):
             to the most frequent one.
         position_encoding: False makes a sentence the sum of its words, in any order.
         tie_embeddings: False gives W a matrix of its own.
+        linear: p = u m in all hops, without the softmax: how a training may begin that else
+            comes to a poor minimum ("linear start", section 4.2).
     """
 
     vocab_size: PositiveInt
@@ -63,6 +65,7 @@ class MemoryNetwork(EncoderDecoder):
     separator: NonNegativeInt = 4
     position_encoding: bool = True
     tie_embeddings: bool = True
+    linear: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def setup(self) -> None:
@@ -78,7 +81,7 @@ class MemoryNetwork(EncoderDecoder):
         self.times = [
             Table(self.max_sentences, size, "length", dtype) for _ in range(len(hops) + 1)
         ]
-        self.hops = [BareAttention() for _ in hops]
+        self.hops = [BareAttention(self.linear) for _ in hops]
         if not self.tie_embeddings:
             self.output = OutputLayer(self.vocab_size, size)
 
