@@ -4,6 +4,7 @@ The plan is kept in plan.json, so that an interrupted comparison goes on with th
 steps, and the measured times, that it began with.
 """
 
+import gc
 import json
 import re
 import statistics
@@ -141,6 +142,8 @@ def train_all(todo: Sequence[tuple[dict[str, Any], Path]]) -> None:
         if RunDirectory(folder).result() is None:
             say(f"run {i} of {len(todo)}: {folder}")
             train.train(settings, folder)
+            jax.clear_caches()  # or the programs of all runs stay in memory
+            gc.collect()
         else:
             say(f"run {i} of {len(todo)} is done: {folder}")
 
