@@ -12,6 +12,7 @@ import sys
 
 NAMES = (
     "training_step",
+    "families",
     "recurrence",
     "translation",
     "generation",

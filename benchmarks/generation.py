@@ -8,19 +8,17 @@ weights for 8 rows: the time is that of memory more than of arithmetic.
 """
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import harness, machine
+from benchmarks import harness, texts
 from benchmarks.translation import fresh_model, sources
 from configs.base import GPT
 from decoding.filters import Filters
 from decoding.sampling import Rules
 from tasks.generation import begin, go_on
-from training import memory
 
 TITLE = "Generation with a cache, against Hugging Face generate"
 BLOCK = GPT["gpt2-small"]
@@ -59,25 +57,19 @@ class Generation:
 def main() -> int:
     """Measures, prints and keeps the table."""
     options = harness.arguments(__doc__, rounds=5).parse_args()
-    if not harness.has("transformers"):
-        return harness.skip(TITLE, "Hugging Face's transformers")
-    memory.keep_freed_memory()
-    busy = machine.cores_used_by_others()
     prompts_BT = sources(PROMPTS, PROMPT_LENGTH, VOCAB_SIZE)
-    ours = Generation(BLOCK, VOCAB_SIZE, prompts_BT, NEW_TOKENS)
-    with harness.Worker("generation") as peer:
-        same = int((ours() == np.array(peer())).all(axis=1).sum())
-        sides: dict[str, Callable[[], object]] = {"ours": ours, "Hugging Face": peer}
-        timing = harness.alternate(sides, options.rounds, warm_up=1, per_turn=1)
-    what = f"GPT-2 small, fp32, {PROMPTS} prompts of {PROMPT_LENGTH} + {NEW_TOKENS} tokens, greedy"
-    units = PROMPTS * NEW_TOKENS
-    row = harness.compared(what, timing, "Hugging Face", "ours", units, "tokens", GOAL)
-    notes = [
-        f"Both wrote with the same weights; {same} of {PROMPTS} texts are the same, token for"
-        " token. Times are of prompts and tokens together."
-    ]
-    harness.report(TITLE, [row], notes, options, busy)
-    return 0
+    prompts = f"{PROMPTS} prompts of {PROMPT_LENGTH} + {NEW_TOKENS} tokens"
+    job = texts.Job(
+        TITLE,
+        worker="generation",
+        build=lambda: Generation(BLOCK, VOCAB_SIZE, prompts_BT, NEW_TOKENS),
+        what=f"GPT-2 small, fp32, {prompts}, greedy",
+        units=PROMPTS * NEW_TOKENS,
+        unit="tokens",
+        goal=GOAL,
+        remark="Times are of prompts and tokens together.",
+    )
+    return texts.compare(job, options)
 
 
 if __name__ == "__main__":

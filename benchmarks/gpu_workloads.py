@@ -1,6 +1,7 @@
 """Shapes that fill one large GPU, tiny ones that run anywhere, and peaks of known devices."""
 
-from benchmarks.workloads import Workload, lstm_attention, transformer_lm, transformer_seq2seq
+from benchmarks.workloads import Workload, lstm_attention
+from configs.base import BERT, GPT, SEQ2SEQ
 
 # Dense bfloat16 (float16 for V100 and T4) in FLOP/s, from the makers' data sheets. The first
 # name that is part of the device's own name counts.
@@ -17,27 +18,38 @@ PEAK_FLOPS = {
     "T4": 65e12,
 }
 
+# Vocabularies that are no multiple of 64 are filled up to one, on both sides: tensor cores take
+# nothing else at full speed.
 FULL = {
-    "transformer_seq2seq": Workload(
-        "Encoder-decoder, d 1024, 6+6 layers, V 32768, B 128, S = T = 128",
-        transformer_seq2seq(1024, 16, 6),
-        vocab_size=32768,
+    "transformer_base": Workload(
+        "Transformer base, 6+6 layers, d 512, V 37056, B 128, S = T = 128",
+        SEQ2SEQ["transformer-base"],
+        vocab_size=37056,
         rows=128,
         source_length=128,
         target_length=128,
         label_smoothing=0.1,
     ),
-    "transformer_lm": Workload(
-        "LM, d 1024, 12 layers, V 32768, B 16, T 1024",
-        transformer_lm(1024, 16, 12),
-        vocab_size=32768,
-        rows=16,
+    "gpt2_small": Workload(
+        "GPT-2 small, V 50304, B 32, T 1024",
+        GPT["gpt2-small"],
+        vocab_size=50304,
+        rows=32,
         source_length=0,
         target_length=1024,
     ),
+    "bert_base": Workload(
+        "BERT base, V 30528, B 256, T 128, 19 places hidden",
+        BERT["bert-base"],
+        vocab_size=30528,
+        rows=256,
+        source_length=0,
+        target_length=128,
+        hidden=19,
+    ),
     "lstm_attention": Workload(
-        "LSTM with additive attention, H 1024, V 32768, B 256, S = T = 32",
-        lstm_attention(1024),
+        "LSTM with additive attention, 4+4 layers of 1024, V 32768, B 256, S = T = 32",
+        lstm_attention(1024, layers=4),
         vocab_size=32768,
         rows=256,
         source_length=32,
@@ -46,15 +58,18 @@ FULL = {
     ),
 }
 
+_NARROW = {"d_model": 16, "num_heads": 2, "d_ff": 32}
 
-def _tiny(title: str, block: dict, source_length: int) -> Workload:
-    return Workload(f"{title}, tiny", block, 32, 8, source_length, 8)
+
+def _tiny(title: str, block: dict, source_length: int, hidden: int = 0) -> Workload:
+    return Workload(f"{title}, tiny", block, 32, 8, source_length, 8, hidden=hidden)
 
 
 TINY = {
-    "transformer_seq2seq": _tiny("Encoder-decoder", transformer_seq2seq(16, 2, 1), 8),
-    "transformer_lm": _tiny("LM", transformer_lm(16, 2, 1), 0),
-    "lstm_attention": _tiny("LSTM with additive attention", lstm_attention(16), 8),
+    "transformer_base": _tiny("Transformer", SEQ2SEQ["transformer-tiny"] | _NARROW, 8),
+    "gpt2_small": _tiny("GPT-2", GPT["gpt2-tiny"] | _NARROW, 0),
+    "bert_base": _tiny("BERT", BERT["bert-tiny"] | _NARROW, 0, hidden=2),
+    "lstm_attention": _tiny("LSTM with additive attention", lstm_attention(16, layers=2), 8),
 }
 
 

@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import resource
+import sys
 import time
 
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "transformers")
@@ -38,6 +40,12 @@ def memory_gib() -> float | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def versions() -> dict[str, str]:

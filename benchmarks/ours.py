@@ -11,6 +11,7 @@ import tasks
 import train
 from benchmarks.workloads import Workload
 from tasks.losses import batch_nll, token_features, token_sums
+from tasks.masked_language_modelling import masked_sums
 from training import flops, parallel
 from training.optimizer import build_optimizer
 from training.state import TrainState, UpdateRule, create_state
@@ -32,10 +33,10 @@ class FixedTask(tasks.Task):
     def __init__(self, workload: Workload) -> None:
         self.vocab_size = workload.vocab_size
         self.label_smoothing = workload.label_smoothing
-        self._fields = ("source", "inputs") if workload.source_length else ("inputs", "segments")
 
     def inputs(self, batch: dict) -> tuple:
-        return tuple(batch[name] for name in self._fields)
+        """Of a language model the tokens alone: its rows are one text each."""
+        return tuple(batch[name] for name in ("source", "inputs") if name in batch)
 
     def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
         key = jax.random.key(0)  # nothing is random without training
@@ -48,6 +49,24 @@ class FixedTask(tasks.Task):
         """As Translation.loss and LanguageModelling.loss."""
         smoothing = self.label_smoothing if train else 0.0
         return token_sums(model, variables, self.inputs(batch), batch, key, train, smoothing)
+
+
+class FixedMaskedTask(tasks.Task):
+    """The loss of BERT's two objectives, without their data."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.vocab_size = workload.vocab_size
+
+    def loss(
+        self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool
+    ) -> dict[str, Any]:
+        """As MaskedLanguageModelling.loss."""
+        return masked_sums(model, variables, batch, key, train, nsp=True)
+
+
+def task_of(workload: Workload) -> tasks.Task:
+    """The task whose loss belongs to a workload."""
+    return FixedMaskedTask(workload) if workload.hidden else FixedTask(workload)
 
 
 class TrainStep:
@@ -114,4 +133,4 @@ def train_step(
 ) -> TrainStep:
     """The step of a workload, on one batch again and again."""
     batch = workload.batch()
-    return TrainStep(workload.model, FixedTask(workload), lambda: batch, where, diagnose_every)
+    return TrainStep(workload.model, task_of(workload), lambda: batch, where, diagnose_every)

@@ -7,7 +7,6 @@ beams; the lengths are forced, so that both sides do the same work on untrained 
 """
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,10 +15,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import decoding
 import models
-from benchmarks import harness, machine
+from benchmarks import harness, texts
 from benchmarks.workloads import FIRST_WORD, transformer_seq2seq
 from tasks.search import mesh_for, spread
-from training import cores, memory
+from training import cores
 
 TITLE = "Translation with five beams, against Hugging Face generate"
 BLOCK = {**transformer_seq2seq(256, 8, 6), "layer_norm": "post"}
@@ -79,25 +78,19 @@ def sources(rows: int, length: int, vocab_size: int) -> np.ndarray:
 def main() -> int:
     """Measures, prints and keeps the table."""
     options = harness.arguments(__doc__, rounds=9).parse_args()
-    if not harness.has("transformers"):
-        return harness.skip(TITLE, "Hugging Face's transformers")
-    memory.keep_freed_memory()
     cores.split()
-    busy = machine.cores_used_by_others()
     source_BS = sources(SENTENCES, SOURCE_LENGTH, VOCAB_SIZE)
-    ours = Search(BLOCK, VOCAB_SIZE, source_BS, TARGET_LENGTH)
-    with harness.Worker("translation") as peer:
-        same = int((ours() == np.array(peer())).all(axis=1).sum())
-        sides: dict[str, Callable[[], object]] = {"ours": ours, "Hugging Face": peer}
-        timing = harness.alternate(sides, options.rounds, per_turn=1)
-    what = f"{SENTENCES} sentences, {SOURCE_LENGTH} -> {TARGET_LENGTH} tokens, 6+6 layers, d 256"
-    row = harness.compared(what, timing, "Hugging Face", "ours", SENTENCES, "sentences", GOAL)
-    notes = [
-        f"Both searched with the same weights; {same} of {SENTENCES} translations are the same,"
-        " token for token."
-    ]
-    harness.report(TITLE, [row], notes, options, busy)
-    return 0
+    job = texts.Job(
+        TITLE,
+        worker="translation",
+        build=lambda: Search(BLOCK, VOCAB_SIZE, source_BS, TARGET_LENGTH),
+        what=f"{SENTENCES} sentences, {SOURCE_LENGTH} -> {TARGET_LENGTH} tokens, 6+6 layers, d 256",
+        units=SENTENCES,
+        unit="sentences",
+        goal=GOAL,
+        wrote="translations",
+    )
+    return texts.compare(job, options)
 
 
 if __name__ == "__main__":

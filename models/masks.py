@@ -22,6 +22,8 @@ class Mask:
         query_positions_BT, key_positions_BS: int32; may have B = 1.
         causal: static; False for encoders and cross-attention.
         only_BTS: where given, keys that are False here are not seen either.
+        one_segment: static; True where it is known when compiling that each row is one segment
+            without padding, so that causality alone decides.
     """
 
     query_segments_BT: Array
@@ -30,6 +32,7 @@ class Mask:
     key_positions_BS: Array
     causal: bool = flax.struct.field(pytree_node=False, default=False)
     only_BTS: Array | None = None
+    one_segment: bool = flax.struct.field(pytree_node=False, default=False)
 
     def dense(self) -> Array:
         """The mask as booleans, (B, 1, T, S): one for all heads."""
@@ -52,6 +55,12 @@ def self_mask(segments_BT: Array, causal: bool) -> Mask:
     """Self-attention within each segment of a row; order is the order in the row."""
     place_1T = positions(segments_BT)
     return Mask(segments_BT, segments_BT, place_1T, place_1T, causal)
+
+
+def whole_mask(tokens_BT: Array, causal: bool) -> Mask:
+    """Self-attention in rows that are one segment without padding."""
+    mask = self_mask(jnp.ones_like(tokens_BT), causal)
+    return dataclasses.replace(mask, one_segment=True)
 
 
 def cross_mask(source_segments_BS: Array, num_queries: int) -> Mask:

@@ -75,47 +75,60 @@ class MaskedLanguageModelling(TokenPrediction):
         )
 
     def inputs(self, batch: dict) -> tuple:
-        return batch["inputs"], batch["segments"], batch["types"]
+        return masked_inputs(batch)
 
     def loss(self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool) -> Sums:
         """Sums of "loss", and of "nll" and "accuracy" over hidden tokens; with `nsp` also of
         "pair_loss" and "pair_accuracy" over pairs."""
-        x_BPD, output, pair_B2 = self._outputs(model, variables, batch, key, train)
-        sums = output_sums(x_BPD, output, batch, label_smoothing=0.0)
-        if not self.nsp:
-            return sums
-        is_next_B, weights_B = batch["is_next"], batch["pairs"]
-        log_p_B2 = jax.nn.log_softmax(pair_B2.astype(jnp.float32))
-        nll_B = -jnp.take_along_axis(log_p_B2, is_next_B[:, None], axis=1)[:, 0]
-        hits_B = pair_B2.argmax(axis=1) == is_next_B
-        pair_nll, num_pairs = jnp.where(weights_B > 0, nll_B, 0).sum(), weights_B.sum()
-        loss, num_tokens = sums["loss"]
-        return sums | {
-            "loss": (loss + batch["places"].shape[1] * pair_nll, num_tokens),
-            "pair_loss": (pair_nll, num_pairs),
-            "pair_accuracy": ((hits_B * weights_B).sum(), num_pairs),
-        }
+        return masked_sums(model, variables, batch, key, train, self.nsp)
 
     def token_losses(self, model: Any, variables: Any, batch: dict) -> tuple[jax.Array, Any]:
         key = jax.random.key(0)  # nothing is random without training
-        x_BPD, output, _ = self._outputs(model, variables, batch, key, train=False)
+        x_BPD, output, _ = _outputs(model, variables, batch, key, train=False, nsp=self.nsp)
         return batch_nll(x_BPD, output, batch), None
 
-    def _outputs(
-        self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool
-    ) -> tuple[jax.Array, Output, jax.Array]:
-        """What the output layer sees of the hidden places alone, that layer, and the logits of
-        the pairs."""
-        if self.nsp and model.num_types < 2:
-            raise ConfigError(
-                f"config.task.nsp needs two types of tokens, config.model.num_types is "
-                f"{model.num_types}. Choose another preset, or nsp=false."
-            )
 
-        def read(module: Any) -> tuple[jax.Array, Output, jax.Array]:
-            x_BTD = module.features(*self.inputs(batch), train=train)
-            x_BPD = jnp.take_along_axis(x_BTD, batch["places"][:, :, None], axis=1)
-            pair_B2 = module.pair_logits(module.pooled(x_BTD))
-            return module.token_features(x_BPD), output_of(module), pair_B2
+def masked_inputs(batch: dict) -> tuple:
+    """What the model reads of a batch of data.MaskedBatches; one without segments is full."""
+    return batch["inputs"], batch.get("segments"), batch["types"]
 
-        return model.apply(variables, method=read, rngs={"dropout": key} if train else None)
+
+def masked_sums(
+    model: Any, variables: Any, batch: dict, key: jax.Array, train: bool, nsp: bool
+) -> Sums:
+    """The sums of MaskedLanguageModelling.loss over a batch of data.MaskedBatches."""
+    x_BPD, output, pair_B2 = _outputs(model, variables, batch, key, train, nsp)
+    sums = output_sums(x_BPD, output, batch, label_smoothing=0.0)
+    if not nsp:
+        return sums
+    is_next_B, weights_B = batch["is_next"], batch["pairs"]
+    log_p_B2 = jax.nn.log_softmax(pair_B2.astype(jnp.float32))
+    nll_B = -jnp.take_along_axis(log_p_B2, is_next_B[:, None], axis=1)[:, 0]
+    hits_B = pair_B2.argmax(axis=1) == is_next_B
+    pair_nll, num_pairs = jnp.where(weights_B > 0, nll_B, 0).sum(), weights_B.sum()
+    loss, num_tokens = sums["loss"]
+    return sums | {
+        "loss": (loss + batch["places"].shape[1] * pair_nll, num_tokens),
+        "pair_loss": (pair_nll, num_pairs),
+        "pair_accuracy": ((hits_B * weights_B).sum(), num_pairs),
+    }
+
+
+def _outputs(
+    model: Any, variables: Any, batch: dict, key: jax.Array, train: bool, nsp: bool
+) -> tuple[jax.Array, Output, jax.Array]:
+    """What the output layer sees of the hidden places alone, that layer, and the logits of
+    the pairs."""
+    if nsp and model.num_types < 2:
+        raise ConfigError(
+            f"config.task.nsp needs two types of tokens, config.model.num_types is "
+            f"{model.num_types}. Choose another preset, or nsp=false."
+        )
+
+    def read(module: Any) -> tuple[jax.Array, Output, jax.Array]:
+        x_BTD = module.features(*masked_inputs(batch), train=train)
+        x_BPD = jnp.take_along_axis(x_BTD, batch["places"][:, :, None], axis=1)
+        pair_B2 = module.pair_logits(module.pooled(x_BTD))
+        return module.token_features(x_BPD), output_of(module), pair_B2
+
+    return model.apply(variables, method=read, rngs={"dropout": key} if train else None)

@@ -1,6 +1,5 @@
-"""The benchmarks measure what they say: the harness, the main job, and the GPU command, tiny."""
+"""The benchmarks measure what they say: the harness and the main job."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks import gpu, gpu_parts, gpu_workloads, harness, machine, main_job
+from benchmarks import harness, machine, main_job
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -152,6 +151,7 @@ def test_all_benchmarks_are_listed_and_have_help():
 
     assert set(NAMES) == {
         "training_step",
+        "families",
         "recurrence",
         "translation",
         "generation",
@@ -163,7 +163,7 @@ def test_all_benchmarks_are_listed_and_have_help():
     command = [sys.executable, "-m", "benchmarks", "--only=nothing"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "unknown benchmark 'nothing'; known: training_step, recurrence, tr" in done.stderr
+    assert "unknown benchmark 'nothing'; known: training_step, families, recurr" in done.stderr
 
 
 # ------------------------------------------------------------------ the main job
@@ -200,76 +200,3 @@ def test_a_main_job_that_fails_says_why(tmp_path, monkeypatch):
         job = main_job.Job("c.py", tmp_path / "data", tmp_path / name)
         with pytest.raises(main_job.Failed, match=r"(?s)config=c.py left with 1.*no such thing"):
             getattr(job, name)()
-
-
-# ------------------------------------------------------------------ the GPU command
-
-
-QUICK_PART = "transformer_lm"
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        pytest.param(part, marks=() if part == QUICK_PART else pytest.mark.heavy)
-        for part in gpu_parts.PARTS
-    ],
-)
-def test_each_part_of_the_gpu_command_runs_tiny(part, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["gpu_parts", part, "--tiny"])
-    assert gpu_parts.main() == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    rows, notes = gpu.table({part: result})
-    print(harness.render(rows), notes)
-    assert len(rows) == 1
-    cells = rows[0].cells()
-    assert "MFU" in "".join(cells.values())
-    assert "memory" in "".join(cells.values())
-    compared = {"pmap", "mesh"} <= cells.keys() or {"dot_product", "fused"} <= cells.keys()
-    has_torch = gpu_parts.torch_problem() == ""
-    assert ("PyTorch" in cells) == (has_torch and not compared)
-    assert (rows[0].value is not None) == (has_torch or compared)
-    assert ("PyTorch skipped: it is not installed" in notes[0]) == (not has_torch and not compared)
-
-
-@pytest.mark.heavy
-def test_gpu_command_runs_a_part_in_a_process_of_its_own(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--no_save"]
-    command += ["--parts=fused_attention", f"--output={tmp_path / 'found.json'}"]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stderr
-    assert "fused_attention: done" in done.stdout
-    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-    assert found["fused_attention"]["device"] == jax.devices()[0].device_kind
-
-
-PROBLEMS = [
-    ("import time; time.sleep(60)", "stopped after its limit of 1 s"),
-    ("print('x'); raise ValueError('out of memory')", "left with 1: ValueError: out of memory"),
-    ("print('no result')", "did not print its result"),
-    ("pass", "did not print its result"),
-]
-
-
-@pytest.mark.parametrize(("program", "sentence"), PROBLEMS, ids=[p[1][:12] for p in PROBLEMS])
-def test_a_part_that_fails_leaves_a_sentence(program, sentence):
-    found = gpu.run_part([sys.executable, "-c", program], limit_s=1.0 if "sleep" in program else 60)
-    assert found == {"problem": sentence}
-    good = {"rows": [{"what": "a", "columns": {}}], "notes": ["n"], "device": "cpu"}
-    rows, notes = gpu.table({"bad": found, "good": good})
-    assert [row.what for row in rows] == ["bad", "a"]
-    assert sentence in harness.render(rows)
-    assert notes == ["good, on cpu: n."]
-
-
-def test_parts_fit_into_eight_minutes():
-    assert set(gpu.LIMITS_S) == set(gpu_parts.PARTS)
-    assert sum(gpu.LIMITS_S.values()) < 8 * 60 - 10
-
-
-def test_utilisation_is_a_share_of_the_peak_of_the_device():
-    assert gpu_workloads.peak_flops("NVIDIA H200") == 989e12
-    assert gpu_workloads.peak_flops("NVIDIA H100 PCIe") == 756e12
-    assert gpu_workloads.peak_flops("NVIDIA L40S") == 362e12
-    assert gpu_workloads.utilisation(989e12, 4.0, "NVIDIA H200", num_devices=2) == "12.5 %"
-    assert gpu_workloads.utilisation(3e12, 1.0, "cpu").startswith("3 TFLOP/s, peak of 'cpu' not")

@@ -1,5 +1,7 @@
 """Both sides of the benchmarks compute the same: ours, PyTorch's, Hugging Face's."""
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
@@ -7,28 +9,31 @@ import pytest
 import models
 from benchmarks import generation, gpu_workloads, harness, ours, recurrence, translation
 from benchmarks.workloads import (
+    FAMILIES,
     ON_CPU,
     Workload,
     lstm_attention,
     transformer_lm,
     transformer_seq2seq,
 )
+from configs.base import BERT, GPT
 
 
 def test_workloads_have_the_shapes_of_their_titles():
-    for workload in ON_CPU:
+    for workload in (*ON_CPU, *FAMILIES, *gpu_workloads.FULL.values()):
         batch = workload.batch()
         assert f"V {workload.vocab_size}" in workload.title
-        assert f"B {batch['targets'].shape[0]}" in workload.title
-        assert f"T {batch['targets'].shape[1]}" in workload.title.replace("S = T = ", "T ")
-        sides = [batch[name] for name in ("source", "targets") if name in batch]
+        assert f"B {batch['inputs'].shape[0]}" in workload.title
+        assert f"T {batch['inputs'].shape[1]}" in workload.title.replace("S = T = ", "T ")
+        assert batch["targets"].shape[1] == (workload.hidden or batch["inputs"].shape[1])
+        sides = [batch[name] for name in ("source", "inputs") if name in batch]
         assert workload.num_tokens == sum(side.size for side in sides)
         assert min(side.min() for side in sides) >= 4, "no padding and no special ids"
         assert max(side.max() for side in sides) < workload.vocab_size
 
 
 def test_our_step_trains():
-    step = ours.train_step(gpu_workloads.TINY["transformer_lm"])
+    step = ours.train_step(gpu_workloads.TINY["gpt2_small"])
     losses = []
     for _ in range(8):
         step()
@@ -45,6 +50,7 @@ def test_our_beam_search_writes_the_length_that_was_asked_for():
     assert (tokens_BT[:, :-1] != 3).all(), "no end before the last place"
 
 
+NARROW = {"d_model": 32, "num_heads": 4, "d_ff": 48}
 SMALL = {
     "pre-norm": Workload("", transformer_seq2seq(32, 4, 2), 50, 6, 9, 7, 0.1),
     "post-norm": Workload(
@@ -52,6 +58,9 @@ SMALL = {
     ),
     "lm": Workload("", transformer_lm(32, 4, 2), 50, 6, 0, 7),
     "lstm": Workload("", lstm_attention(24), 50, 6, 9, 7, 0.1),
+    "deep lstm": Workload("", lstm_attention(24, layers=2), 50, 6, 9, 7, 0.1),
+    "gpt": Workload("", {**GPT["gpt2-tiny"], **NARROW}, 50, 6, 0, 7),
+    "bert": Workload("", {**BERT["bert-tiny"], **NARROW}, 50, 6, 0, 8, hidden=3),
 }
 
 
@@ -73,19 +82,18 @@ def padded(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("name", "rows_are_padded"),
     # nn.LSTM takes another path where nothing is padded.
-    [*((name, True) for name in SMALL), ("lstm", False)],
+    # BERT's rows are full.
+    [*((name, name != "bert") for name in SMALL), ("lstm", False)],
 )
 def test_the_same_weights_give_the_same_loss_and_gradient_in_pytorch(name, rows_are_padded):
-    import torch
-
     from benchmarks.peers import build
-    from benchmarks.peers.training import mean_loss, num_parameters
+    from benchmarks.peers.training import num_parameters
 
     workload = SMALL[name].changed(dropout_rate=0.0)
     batch = padded(workload.batch()) if rows_are_padded else workload.batch()
     model = models.build(workload.model, workload.vocab_size)
     params = models.init(model, jax.random.key(0))["params"]
-    task = ours.FixedTask(workload)
+    task = ours.task_of(workload)
 
     def loss(params):
         sums = task.loss(model, {"params": params}, batch, jax.random.key(1), train=True)
@@ -95,19 +103,16 @@ def test_the_same_weights_give_the_same_loss_and_gradient_in_pytorch(name, rows_
 
     peer = build.model_for(workload)
     build.copy_parameters(peer, params)
-    names = ("source", "inputs") if workload.source_length else ("inputs",)
-    inputs = [torch.from_numpy(batch[n]).long() for n in names]
-    targets = torch.from_numpy(batch["targets"]).long()
-    theirs = mean_loss(peer(*inputs), targets, workload.label_smoothing)
+    theirs = build.loss_of(workload, peer, batch)()
     theirs.backward()
     assert theirs.item() == pytest.approx(float(expected), rel=2e-6)
 
     # The embedding's gradient has passed through every layer; its size tells that all do.
-    embedding = peer.embedding if name == "lstm" else peer.embedding.tokens
+    embedding = peer.embedding if "lstm" in name else peer.embedding.tokens
     expected_VD = np.asarray(gradient["embed"]["embedding"])
     np.testing.assert_allclose(embedding.weight.grad.numpy(), expected_VD, atol=1e-6, rtol=1e-4)
 
-    second_bias = 3 * 4 * 24 if name == "lstm" else 0
+    second_bias = {"lstm": 3, "deep lstm": 6}.get(name, 0) * 4 * 24
     assert num_parameters(peer) == models.num_parameters(params) + second_bias
 
 
@@ -174,8 +179,7 @@ def test_hugging_face_goes_on_with_the_same_tokens_with_the_same_weights():
     random = np.random.default_rng(0)
     noisy = jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape), ours.variables)
     ours.variables = jax.tree.map(lambda x: x.astype(np.float32), noisy)  # biases too
-    peer = hugging_face.gpt2(block, 60)
-    hugging_face.copy_to_gpt2(peer, ours.variables["params"])
+    peer = hugging_face.published(block, 60, ours.variables["params"])
     with torch.inference_mode():
         logits = peer(torch.from_numpy(prompts_BT).long()).logits.numpy()
     expected = jax.jit(ours.model.apply)(ours.variables, prompts_BT)
@@ -206,3 +210,51 @@ def test_a_peer_works_in_a_process_of_its_own(capfd):
     ):
         peer()
     assert "IndexError" in capfd.readouterr().err
+
+
+@pytest.mark.interop
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["gpt", "bert"])
+def test_families_have_the_loss_and_gradient_of_hugging_face(name):
+    from benchmarks.peers import hugging_face
+    from benchmarks.peers.training import num_parameters
+
+    workload = SMALL[name].changed(dropout_rate=0.0, max_positions=8)
+    model = models.build(workload.model, workload.vocab_size)
+    params, task = models.init(model, jax.random.key(0))["params"], ours.task_of(workload)
+
+    def loss(params):
+        sums = task.loss(model, {"params": params}, workload.batch(), jax.random.key(1), train=True)
+        return sums["loss"][0] / sums["loss"][1]
+
+    expected, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    peer = hugging_face.published(workload.model, workload.vocab_size, params)
+    theirs = hugging_face.loss_of(peer, workload)()
+    theirs.backward()
+    assert theirs.item() == pytest.approx(float(expected), rel=2e-6)
+    found = peer.get_input_embeddings().weight.grad.numpy()
+    expected_VD = np.asarray(gradient["embed"]["embedding"])
+    np.testing.assert_allclose(found, expected_VD, atol=1e-6, rtol=1e-4)
+    assert num_parameters(peer) == models.num_parameters(params)
+
+
+@pytest.mark.heavy
+@pytest.mark.interop
+def test_the_families_are_measured_side_by_side(monkeypatch):
+    from benchmarks import families
+    from benchmarks.peers import worker
+
+    tiny = [gpu_workloads.TINY[name] for name in ("gpt2_small", "bert_base")]
+    monkeypatch.setattr(families, "FAMILIES", tiny)
+    monkeypatch.setattr(worker, "FAMILIES", tiny)
+
+    @contextlib.contextmanager
+    def here(kind, keep_freed_memory=False, **fields):
+        yield worker.KINDS[kind](**fields)
+
+    monkeypatch.setattr(harness, "Worker", here)
+    for number in range(len(tiny)):
+        row = families.measure(number, rounds=1)
+        assert row.value > 0
+        assert {"ours", families.PEER, families.KEPT} == row.columns.keys()
+        assert all(cell.endswith("GiB") for cell in row.columns.values())

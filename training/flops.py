@@ -40,12 +40,34 @@ def _of_equation(equation: Any) -> int:
         out_features = equation.params["dimension_numbers"].rhs_spec[0]
         each = kernel.size // kernel.shape[out_features]
         return 2 * equation.outvars[0].aval.size * each
+    if name in KERNELS:
+        return KERNELS[name](equation)
     inner = [_count(jaxpr) for jaxpr in _inner(equation.params)]
     if name == "cond":
         return max(inner, default=0)
     if name in ("custom_vjp_call", "custom_jvp_call"):
         return inner[0] if inner else 0
     return sum(inner) * (equation.params["length"] if name == "scan" else 1)
+
+
+def _of_cudnn_attention(equation: Any) -> int:
+    """Both products of attention over q (B, T, H, K) and k (B, S, G, K)."""
+    query, key = (variable.aval.shape for variable in equation.invars[:2])
+    return 4 * math.prod(query) * key[1]
+
+
+def _of_cudnn_lstm(equation: Any) -> int:
+    """Both products of one layer, in one direction, over (B, T, D)."""
+    rows, length, width = equation.invars[0].aval.shape
+    hidden = equation.params["hidden_size"]
+    return 2 * rows * length * 4 * hidden * (width + hidden)
+
+
+# What cuDNN computes by kernels of its own, by the name of JAX's primitive.
+KERNELS = {
+    "dot_product_attention_fwd_wrapper": _of_cudnn_attention,
+    "rnn_fwd": _of_cudnn_lstm,
+}
 
 
 def _inner(params: dict[str, Any]) -> list[Any]:

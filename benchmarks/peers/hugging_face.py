@@ -1,6 +1,6 @@
-"""Our Transformers as models of Hugging Face, Marian and GPT-2, with the same weights."""
+"""Our Transformers as models of Hugging Face, Marian, GPT-2 and BERT, with the same weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,10 +8,20 @@ import torch
 import transformers
 from torch import nn
 
+import models
+import registry
+from benchmarks.peers.training import mean_loss
 from benchmarks.peers.transformer import EPSILON, sinusoidal_positions
 from benchmarks.peers.weights import set_linear, set_norm
+from benchmarks.workloads import Workload
+from models import pretrained
+from trees import named_leaves
 
 PAD, BOS, EOS = 0, 2, 3
+DROPOUTS = (
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),
+)
 
 
 def marian(block: Mapping[str, Any], vocab_size: int, max_length: int) -> nn.Module:
@@ -90,49 +100,45 @@ def generate(model: nn.Module, source: np.ndarray, num_beams: int, length: int) 
     return found[:, 1:].numpy()
 
 
-def gpt2(block: Mapping[str, Any], vocab_size: int) -> nn.Module:
-    """A GPT-2 of the shape of a "transformer_lm" block with the options of that family."""
-    config = transformers.GPT2Config(
-        vocab_size=vocab_size,
-        n_positions=block["max_positions"],
-        n_embd=block["d_model"],
-        n_layer=block["num_layers"],
-        n_head=block["num_heads"],
-        n_inner=block["d_ff"],
-        activation_function="gelu_new",
-        layer_norm_epsilon=block["norm_epsilon"],
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=None,  # nothing ends: both sides write the length that is asked for
+def published(block: Mapping[str, Any], vocab_size: int, params: Any = None) -> nn.Module:
+    """Their model of one of our blocks by the tables of models/pretrained, without dropout.
+
+    Args:
+        params: ours, to start with; None: fresh ones.
+    """
+    target = models.MODELS[block["name"]]
+    block = registry.with_defaults(target, block, ["vocab_size"])
+    name = pretrained.fitting(block, target)
+    family = pretrained.FAMILIES[name]
+    fields = family.config(block, target) | dict.fromkeys(DROPOUTS, 0.0)
+    # Nothing ends: in generation both sides write the length that is asked for.
+    ids = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": None}
+    config = transformers.AutoConfig.for_model(name, vocab_size=vocab_size, **fields, **ids)
+    model = getattr(transformers, family.architecture)(config).eval()
+    if params is not None:
+        tensors = family.write(named_leaves(params), block, pretrained.Ids.same(vocab_size))
+        theirs = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
+        unknown = model.load_state_dict(theirs, strict=False).unexpected_keys
+        assert not unknown, unknown
+        model.tie_weights()
+    return model
+
+
+def loss_of(model: nn.Module, workload: Workload) -> Callable[[], torch.Tensor]:
+    """The mean loss of a family's model on the batch that our side trains on."""
+    batch = {name: torch.from_numpy(array).long() for name, array in workload.batch().items()}
+    tokens, targets = batch["inputs"], batch["targets"]
+    if not workload.hidden:
+        return lambda: mean_loss(model(input_ids=tokens, use_cache=False).logits, targets, 0.0)
+    labels = torch.full_like(tokens, -100).scatter(1, batch["places"], targets)
+    return lambda: (
+        model(
+            input_ids=tokens,
+            token_type_ids=batch["types"],
+            labels=labels,
+            next_sentence_label=1 - batch["is_next"],  # theirs is 0 for neighbours
+        ).loss
     )
-    return transformers.GPT2LMHeadModel(config).eval()
-
-
-def copy_to_gpt2(model: nn.Module, params: Mapping[str, Any]) -> None:
-    """Our parameters into a GPT-2, whose products have the inputs first, as ours."""
-
-    def put(parameter: torch.Tensor, *values: Any) -> None:
-        shape = (-1, parameter.shape[-1] // len(values))
-        parts = [np.asarray(value, np.float32).reshape(shape) for value in values]
-        with torch.no_grad():
-            parameter.copy_(torch.from_numpy(np.concatenate(parts, 1)).reshape(parameter.shape))
-
-    decoder = params["decoder"]
-    put(model.transformer.wte.weight, params["embed"]["embedding"])
-    put(model.transformer.wpe.weight, decoder["positions"]["table"])
-    set_norm(model.transformer.ln_f, decoder["norm"])
-    for i, layer in enumerate(model.transformer.h):
-        block = decoder[f"layers_{i}"]
-        attention, hidden = block["self_attention"], block["feed_forward"]["hidden"]
-        set_norm(layer.ln_1, block["self_norm"])
-        set_norm(layer.ln_2, block["feed_forward_norm"])
-        for name in ("weight", "bias"):
-            ours = "kernel" if name == "weight" else "bias"
-            heads = [attention[part][ours] for part in ("query", "key", "value")]
-            put(getattr(layer.attn.c_attn, name), *heads)
-            put(getattr(layer.attn.c_proj, name), attention["out"][ours])
-            put(getattr(layer.mlp.c_fc, name), hidden[ours])
-            put(getattr(layer.mlp.c_proj, name), block["feed_forward"]["out"][ours])
 
 
 def go_on(model: nn.Module, prompts: np.ndarray, length: int) -> np.ndarray:

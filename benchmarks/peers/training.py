@@ -22,19 +22,16 @@ def mean_loss(
 
 def train_step(
     model: nn.Module,
-    inputs: tuple[torch.Tensor, ...],
-    targets: torch.Tensor,
-    label_smoothing: float = 0.1,
+    loss_of: Callable[[], torch.Tensor],
     learning_rate: float = 1e-3,
     weight_decay: float = 0.01,
     clip_norm: float = 1.0,
     bf16: bool = False,
 ) -> Callable[[], torch.Tensor]:
-    """A function that makes one update on this batch and returns the loss.
+    """A function that makes one update of the model and returns the loss.
 
     Args:
-        inputs: what the model is called with, such as (source, inputs).
-        targets: (B, T) token ids; 0 counts as padding.
+        loss_of: the mean loss of a batch.
         clip_norm: global norm of the gradient is cut to this; 0 leaves it alone.
         bf16: run products in bfloat16 (autocast); parameters and loss stay float32.
     """
@@ -45,14 +42,13 @@ def train_step(
     optimizer = torch.optim.AdamW(
         groups, learning_rate, betas=(0.9, 0.98), eps=1e-9, weight_decay=weight_decay, fused=True
     )
-    device = targets.device.type
+    device = matrices[0].device.type
     precision = torch.autocast(device, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
     def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         with precision:
-            logits = model(*inputs)
-        loss = mean_loss(logits, targets, label_smoothing)
+            loss = loss_of()
         loss.backward()
         if clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)

@@ -1,4 +1,4 @@
-"""The Transformers in PyTorch: encoder-decoder and decoder-only (Vaswani et al. 2017).
+"""The Transformers in PyTorch: encoder-decoder (Vaswani et al. 2017), GPT, BERT.
 
 Written for speed: one product for queries, keys and values, the fused
 `scaled_dot_product_attention`, the causal flag instead of a mask where the padding is on
@@ -6,6 +6,7 @@ the right. The module tree follows ours, so that weights can be copied (peers/we
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -15,6 +16,11 @@ from torch import nn
 
 PAD = 0
 EPSILON = 1e-6  # of the layer norms, as in ours
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+}
 
 
 def sinusoidal_positions(length: int, d_model: int) -> torch.Tensor:
@@ -38,7 +44,17 @@ class Options:
     num_layers: int
     dropout_rate: float = 0.0
     layer_norm: str = "pre"
-    max_length: int = 1024
+    positions: str = "sinusoidal"
+    max_positions: int = 1024
+    activation: str = "relu"
+    norm_epsilon: float = 1e-6
+    embedding_norm: bool = False
+    scale_embeddings: bool = True
+    num_types: int = 0
+
+    def make_norm(self) -> nn.LayerNorm:
+        """A layer norm."""
+        return nn.LayerNorm(self.d_model, eps=self.norm_epsilon)
 
 
 class SelfAttention(nn.Module):
@@ -87,26 +103,19 @@ class Layer(nn.Module):
     Dropout stands where Vaswani et al. 2017 (5.4) have it: on the output of a sub-layer.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        num_heads: int,
-        d_ff: int,
-        dropout_rate: float,
-        pre_norm: bool,
-        cross: bool,
-    ) -> None:
+    def __init__(self, options: Options, cross: bool) -> None:
         super().__init__()
-        self.pre_norm = pre_norm
-        self.self_attention = SelfAttention(d_model, num_heads)
-        self.self_norm = nn.LayerNorm(d_model, eps=EPSILON)
+        self.pre_norm = options.layer_norm == "pre"
+        self.activation = ACTIVATIONS[options.activation]
+        self.self_attention = SelfAttention(options.d_model, options.num_heads)
+        self.self_norm = options.make_norm()
         if cross:
-            self.cross_attention = CrossAttention(d_model, num_heads)
-            self.cross_norm = nn.LayerNorm(d_model, eps=EPSILON)
-        self.expand = nn.Linear(d_model, d_ff)
-        self.contract = nn.Linear(d_ff, d_model)
-        self.feed_forward_norm = nn.LayerNorm(d_model, eps=EPSILON)
-        self.dropout = nn.Dropout(dropout_rate)
+            self.cross_attention = CrossAttention(options.d_model, options.num_heads)
+            self.cross_norm = options.make_norm()
+        self.expand = nn.Linear(options.d_model, options.d_ff)
+        self.contract = nn.Linear(options.d_ff, options.d_model)
+        self.feed_forward_norm = options.make_norm()
+        self.dropout = nn.Dropout(options.dropout_rate)
 
     def _residual(
         self, x: torch.Tensor, norm: nn.LayerNorm, sublayer: Callable[[torch.Tensor], torch.Tensor]
@@ -116,7 +125,7 @@ class Layer(nn.Module):
         return norm(x + self.dropout(sublayer(x)))
 
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.contract(F.relu(self.expand(x)))
+        return self.contract(self.activation(self.expand(x)))
 
     def forward(
         self,
@@ -140,19 +149,8 @@ class Stack(nn.Module):
 
     def __init__(self, num_layers: int, options: Options, cross: bool) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            Layer(
-                options.d_model,
-                options.num_heads,
-                options.d_ff,
-                options.dropout_rate,
-                options.layer_norm == "pre",
-                cross,
-            )
-            for _ in range(num_layers)
-        )
-        pre = options.layer_norm == "pre"
-        self.norm = nn.LayerNorm(options.d_model, eps=EPSILON) if pre else nn.Identity()
+        self.layers = nn.ModuleList(Layer(options, cross) for _ in range(num_layers))
+        self.norm = options.make_norm() if options.layer_norm == "pre" else nn.Identity()
 
     def forward(self, x: torch.Tensor, **masks: torch.Tensor | bool | None) -> torch.Tensor:
         """(B, T, D) -> (B, T, D)."""
@@ -162,20 +160,29 @@ class Stack(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Token embedding, scaled, plus positions; the same matrix makes the logits."""
+    """Tokens, positions and types; the matrix of the tokens makes the logits too."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
         width = options.d_model
         self.tokens = nn.Embedding(options.vocab_size, width)
         nn.init.normal_(self.tokens.weight, std=width**-0.5)
-        self.register_buffer("positions", sinusoidal_positions(options.max_length, width))
-        self.scale = width**0.5
+        if options.positions == "learned":
+            self.positions = nn.Parameter(torch.randn(options.max_positions, width) * width**-0.5)
+        else:
+            table = sinusoidal_positions(options.max_positions, width)
+            self.register_buffer("positions", table)
+        self.types = nn.Embedding(options.num_types, width) if options.num_types else None
+        self.norm = options.make_norm() if options.embedding_norm else nn.Identity()
+        self.scale = width**0.5 if options.scale_embeddings else 1.0
         self.dropout = nn.Dropout(options.dropout_rate)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, types: torch.Tensor | None = None) -> torch.Tensor:
         """(B, T) -> (B, T, D)."""
-        return self.dropout(self.tokens(tokens) * self.scale + self.positions[: tokens.shape[1]])
+        x = self.tokens(tokens) * self.scale + self.positions[: tokens.shape[1]]
+        if self.types is not None:
+            x = x + self.types(types)
+        return self.dropout(self.norm(x))
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, D) -> (B, T, V)."""
@@ -212,3 +219,27 @@ class TransformerLM(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """tokens (B, T) -> logits (B, T, V)."""
         return self.embedding.logits(self.decoder(self.embedding(tokens), causal=True))
+
+
+class TransformerEncoder(nn.Module):
+    """BERT with its two heads (Devlin et al. 2019)."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.embedding = Embedding(options)
+        self.encoder = Stack(options.num_layers, options, cross=False)
+        self.activation = ACTIVATIONS[options.activation]
+        self.transform = nn.Linear(options.d_model, options.d_model)
+        self.transform_norm = options.make_norm()
+        self.bias = nn.Parameter(torch.zeros(options.vocab_size))
+        self.pooler = nn.Linear(options.d_model, options.d_model)
+        self.pair = nn.Linear(options.d_model, 2)
+
+    def forward(
+        self, tokens: torch.Tensor, types: torch.Tensor, places: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """tokens, types (B, T), places (B, P) -> logits (B, P, V), those of pairs (B, 2)."""
+        x = self.encoder(self.embedding(tokens, types))
+        hidden = x.gather(1, places[:, :, None].expand(-1, -1, x.shape[-1]))
+        hidden = self.transform_norm(self.activation(self.transform(hidden)))
+        return self.embedding.logits(hidden) + self.bias, self.pair(self.pooler(x[:, 0]).tanh())

@@ -8,7 +8,14 @@ import torch
 from torch import nn
 
 from benchmarks.peers.recurrent import LSTMAttentionSeq2Seq
-from benchmarks.peers.transformer import Layer, Stack, TransformerLM, TransformerSeq2Seq
+from benchmarks.peers.transformer import (
+    Embedding,
+    Layer,
+    Stack,
+    TransformerEncoder,
+    TransformerLM,
+    TransformerSeq2Seq,
+)
 
 Tree = Mapping[str, Any]
 
@@ -64,12 +71,28 @@ def _set_stack(stack: Stack, block: Tree) -> None:
         set_norm(stack.norm, block["norm"])
 
 
-def copy_transformer(peer: TransformerLM | TransformerSeq2Seq, params: Tree) -> None:
+def _set_embedding(embedding: Embedding, params: Tree, stack: Tree) -> None:
+    _set(embedding.tokens.weight, params["embed"]["embedding"])
+    if isinstance(embedding.positions, nn.Parameter):
+        _set(embedding.positions, stack["positions"]["table"])
+    if embedding.types is not None:
+        _set(embedding.types.weight, params["types"]["embedding"])
+    if isinstance(embedding.norm, nn.LayerNorm):
+        set_norm(embedding.norm, stack["embedding_norm"])
+
+
+def copy_transformer(
+    peer: TransformerLM | TransformerSeq2Seq | TransformerEncoder, params: Tree
+) -> None:
     """The parameters of our Transformer of the same shape (loop form, tied embeddings)."""
-    _set(peer.embedding.tokens.weight, params["embed"]["embedding"])
-    if isinstance(peer, TransformerSeq2Seq):
-        _set_stack(peer.encoder, params["encoder"])
-    _set_stack(peer.decoder, params["decoder"])
+    for name in {"encoder", "decoder"} & params.keys():
+        _set_embedding(peer.embedding, params, params[name])
+        _set_stack(getattr(peer, name), params[name])
+    if isinstance(peer, TransformerEncoder):
+        for name in ("transform", "pooler", "pair"):
+            set_linear(getattr(peer, name), params[name])
+        set_norm(peer.transform_norm, params["transform_norm"])
+        _set(peer.bias, params["logits_bias"])
 
 
 def _set_lstm(lstm: nn.Module, block: Tree, suffix: str = "", fed: int = 0) -> None:
@@ -90,13 +113,18 @@ def _set_lstm(lstm: nn.Module, block: Tree, suffix: str = "", fed: int = 0) -> N
 def copy_lstm_attention(peer: LSTMAttentionSeq2Seq, params: Tree) -> None:
     """The parameters of our LSTM with additive attention; PyTorch's second bias is zero."""
     _set(peer.embedding.weight, params["embed"]["embedding"])
-    layer, decoder = params["encoder_0"], params["attention_decoder"]
-    _set_lstm(peer.encoder, layer["forward"]["unit"], "_l0")
-    _set_lstm(peer.encoder, layer["backward"]["unit"], "_l0_reverse")
+    for i in range(peer.encoder.num_layers):
+        layer = params[f"encoder_{i}"]
+        _set_lstm(peer.encoder, layer["forward"]["unit"], f"_l{i}")
+        _set_lstm(peer.encoder, layer["backward"]["unit"], f"_l{i}_reverse")
+    decoder = params["attention_decoder"]
     set_linear(peer.bridge, params["bridge"])
     score = decoder["score"]
     _set(peer.attention.query.weight, np.asarray(score["query"]).T)
     set_linear(peer.attention.key, score["key"])
     _set(peer.attention.score.weight, np.asarray(score["v"])[None])
     _set_lstm(peer.cell, decoder["unit"], fed=2 * peer.encoder.hidden_size)
+    if peer.decoder is not None:
+        for i in range(peer.decoder.num_layers):
+            _set_lstm(peer.decoder, params["decoder"][f"layers_{i}"]["unit"], f"_l{i}")
     set_linear(peer.readout, params["readout"])

@@ -1,4 +1,4 @@
-"""A peer in a process of its own; see harness.Worker.
+"""A side in a process of its own; see harness.Worker.
 
   python -m benchmarks.peers.worker '{"kind": "training", "workload": 0, "dropout_rate": 0.0}'
 
@@ -12,19 +12,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks import machine
+from benchmarks.workloads import FAMILIES, ON_CPU
 from training import memory
 
 
 def training(workload: int, dropout_rate: float, compiled: bool = False) -> Callable[[], None]:
     """Updates of a model of workloads.ON_CPU."""
-    import torch
-
     from benchmarks.peers import build
-    from benchmarks.workloads import ON_CPU
 
     chosen = ON_CPU[workload].changed(dropout_rate=dropout_rate)
-    model = build.model_for(chosen)
-    step = build.step_for(chosen, torch.compile(model) if compiled else model)
+    step = build.step_for(chosen, build.model_for(chosen), compiled=compiled)
 
     def work() -> None:
         step()
@@ -55,13 +53,34 @@ def generation() -> Callable[[], list[list[int]]]:
     from benchmarks import translation
     from benchmarks.peers import hugging_face
 
-    model = hugging_face.gpt2(job.BLOCK, job.VOCAB_SIZE)
     _, variables = translation.fresh_model(job.BLOCK, job.VOCAB_SIZE)
-    hugging_face.copy_to_gpt2(model, variables["params"])
+    model = hugging_face.published(job.BLOCK, job.VOCAB_SIZE, variables["params"])
     prompts_BT = translation.sources(job.PROMPTS, job.PROMPT_LENGTH, job.VOCAB_SIZE)
 
     def work() -> list[list[int]]:
         return hugging_face.go_on(model, prompts_BT, job.NEW_TOKENS).tolist()
+
+    return work
+
+
+def family(workload: int, ours: bool) -> Callable[[], float]:
+    """Updates of a model of workloads.FAMILIES, ours or Hugging Face's; each gives the most
+    memory that the process has had, in GiB."""
+    chosen = FAMILIES[workload].changed(dropout_rate=0.0)
+    if ours:
+        from benchmarks.ours import train_step
+
+        step: Callable[[], Any] = train_step(chosen)
+    else:
+        from benchmarks.peers import hugging_face
+        from benchmarks.peers.training import train_step as their_step
+
+        model = hugging_face.published(chosen.model, chosen.vocab_size)
+        step = their_step(model, hugging_face.loss_of(model, chosen))
+
+    def work() -> float:
+        step()
+        return machine.peak_gib()
 
     return work
 
@@ -84,6 +103,7 @@ def recurrence(width: int) -> Callable[[], None]:
 
 
 KINDS: dict[str, Callable[..., Callable[[], Any]]] = {
+    "family": family,
     "generation": generation,
     "recurrence": recurrence,
     "training": training,

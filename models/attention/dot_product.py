@@ -60,11 +60,13 @@ def fused_attention(
 ) -> tuple[Array, None]:
     """The same values without the weights, by the fused kernel of the device if it has one.
 
-    cuDNN's kernel needs bfloat16 on a GPU; elsewhere XLA compiles the equation.
+    That is cuDNN's in bfloat16; elsewhere XLA compiles the equation. Where rows are one segment
+    the kernel reads no mask and leaves out what comes later; other masks enter as a bias.
     """
-    if jax.default_backend() != "gpu" or q_BTHK.dtype != jnp.bfloat16:
+    has_bias = bias_BHTS is not None or not mask.one_segment
+    if not _in_cudnn(q_BTHK, k_BSGK.shape[1], has_bias) or mask.only_BTS is not None:
         return dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask, scale, bias_BHTS)[0], None
-    dense_B1TS = mask.dense()
+    dense_B1TS = None if mask.one_segment else mask.dense()
     if bias_BHTS is not None:
         bias_BHTS = bias_BHTS.astype(q_BTHK.dtype)
     out_BTHK = jax.nn.dot_product_attention(
@@ -74,8 +76,22 @@ def fused_attention(
         bias=bias_BHTS,
         mask=dense_B1TS,
         scale=scale,
+        is_causal=mask.causal,
         implementation="cudnn",
     )
+    if dense_B1TS is None:
+        return out_BTHK, None
     # A row that sees nothing is the mean of the values there, and zero by our contract.
     sees_BT11 = dense_B1TS.any(-1).transpose(0, 2, 1)[..., None]
     return jnp.where(sees_BT11, out_BTHK, 0), None
+
+
+def _in_cudnn(q_BTHK: Array, num_keys: int, has_bias: bool) -> bool:
+    """Whether cuDNN's kernel takes such queries; with a bias it wants even lengths."""
+    if jax.default_backend() != "gpu" or q_BTHK.dtype != jnp.bfloat16:
+        return False
+    capability = getattr(jax.local_devices()[0], "compute_capability", "")
+    major, _, length, width = capability.split(".")[0], *q_BTHK.shape[:2], q_BTHK.shape[-1]
+    even = length % 2 == 0 and num_keys % 2 == 0
+    fits = width % 8 == 0 and width <= 128 and (even or not has_bias)
+    return fits and major.isdigit() and int(major) >= 8

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from models.layers import DTYPES, Dense, Embed
-from models.masks import positions_in_segment, self_mask
+from models.masks import positions_in_segment, self_mask, whole_mask
 from models.transformer.base import Transformer
 from models.transformer.block import Context, activation_of
 from registry import PositiveInt
@@ -53,8 +53,11 @@ class TransformerEncoder(Transformer):
                 another. None: one document without padding.
             types_BT: below num_types; None: zeros.
         """
+        mask = whole_mask(tokens_BT, causal=False)
         if segments_BT is None:
             segments_BT = jnp.ones_like(tokens_BT)
+        else:
+            mask = self_mask(segments_BT, causal=False)
         types_BT = jnp.zeros_like(tokens_BT) if types_BT is None else types_BT
         x_BTD = self.embed(tokens_BT) + self.types(types_BT)
         # Whatever stands in the padding must not reach a sum, not even as 0 * NaN.
@@ -62,7 +65,7 @@ class TransformerEncoder(Transformer):
         place_BT = positions_in_segment(segments_BT)
         x_BTD = self._embed(self.encoder, x_BTD, place_BT, train)
         terms = self.encoder.terms(place_BT, place_BT)
-        context = Context(self_mask(segments_BT, causal=False), terms=terms)
+        context = Context(mask, terms=terms)
         return self._finish(self.encoder(x_BTD, context, train))
 
     def token_features(self, x: Array) -> Array:

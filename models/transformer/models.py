@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from models.base import EncoderDecoder, LanguageModel
-from models.masks import cross_mask, positions, positions_in_segment, self_mask, step_mask
+from models.masks import (
+    cross_mask,
+    positions,
+    positions_in_segment,
+    self_mask,
+    step_mask,
+    whole_mask,
+)
 from models.transformer.base import Transformer
 from models.transformer.block import Context, Slots
 from registry import PositiveInt
@@ -40,12 +47,12 @@ class TransformerLM(LanguageModel, Transformer):
         place_BT = None if segments_BT is None else positions_in_segment(segments_BT)
         x_BTD = self._embed(self.decoder, self.embed(tokens_BT), place_BT, train)
         if segments_BT is None:
-            segments_BT = jnp.ones_like(tokens_BT)
+            mask = whole_mask(tokens_BT, causal=True)
         else:  # whatever stands in the padding must not reach a sum, not even as 0 * NaN
             x_BTD = jnp.where((segments_BT != 0)[:, :, None], x_BTD, 0)
+            mask = self_mask(segments_BT, causal=True)
         place_BT = positions(tokens_BT) if place_BT is None else place_BT
-        terms = self.decoder.terms(place_BT, place_BT)
-        context = Context(self_mask(segments_BT, causal=True), terms=terms)
+        context = Context(mask, terms=self.decoder.terms(place_BT, place_BT))
         return self._finish(self.decoder(x_BTD, context, train))
 
     @nn.nowrap
@@ -120,7 +127,7 @@ class TransformerSeq2Seq(EncoderDecoder, Transformer):
 
     def _decode_features(self, encoded: dict, inputs_BT: Array, train: bool) -> Array:
         context = Context(
-            self_mask(jnp.ones_like(inputs_BT), causal=True),
+            whole_mask(inputs_BT, causal=True),
             encoded["x"],
             cross_mask(encoded["segments"], inputs_BT.shape[1]),
             self.decoder.terms(positions(inputs_BT), positions(inputs_BT)),
