@@ -78,6 +78,7 @@ def _missing(marker: str) -> str | None:
         lacking = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     elif marker == "cluster":
         lacking = [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name) is None]
+        lacking += ["submitit"] if find_spec("submitit") is None else []
     elif marker == "gpu":
         lacking = ["a GPU"] if jax.default_backend() != "gpu" else []
     else:

@@ -32,19 +32,47 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
         ConfigError: no such file, a file that fails, or an override without its field. Values
             of options that the config leaves to their defaults are for schema.validate to judge.
     """
+    file, argument = _split(config)
+    path = _find(file)
+    if path.suffix == ".py":
+        loaded = _run(path, argument or "")
+    elif argument is None:
+        loaded = _read(path)
+    else:
+        raise ConfigError(f"--config: {str(path)!r} takes no arguments, got {argument!r}.")
+    for field, text in pairs(overrides):
+        _set(loaded, field, text)
+    return loaded
+
+
+def load_sweep(config: str) -> list[str]:
+    """A --config argument for each string of the sweep() of a config file.
+
+    Args:
+        config: "FILE.py", or "FILE.py:ARGUMENT" for an argument that all strings get.
+
+    Raises:
+        ConfigError: as of load_config, or the file has no sweep().
+    """
+    file, argument = _split(config)
+    found = _call(_find(file), "sweep")
+    if not (isinstance(found, list | tuple) and found and all(isinstance(s, str) for s in found)):
+        raise ConfigError(f"--config: sweep() of {file!r} must return texts, not {_line(found)}.")
+    return [f"{file}:{','.join(filter(None, (string, argument)))}" for string in found]
+
+
+def load_search_space(config: str) -> Any:
+    """What search_space() of the config file in a --config argument returns."""
+    file, _ = _split(config)
+    return _call(_find(file), "search_space")
+
+
+def _split(config: str) -> tuple[str, str | None]:
+    """The file and the argument of a --config."""
     match = WHOLE.fullmatch(config)
     if not match:
         raise ConfigError(f"--config must be FILE.py:ARGUMENTS or a config.json, got {config!r}.")
-    path = _find(match["file"])
-    if path.suffix == ".py":
-        loaded = _run(path, match["argument"] or "")
-    elif match["argument"] is None:
-        loaded = _read(path)
-    else:
-        raise ConfigError(f"--config: {str(path)!r} takes no arguments, got {match['argument']!r}.")
-    for field, text in _pairs(overrides):
-        _set(loaded, field, text)
-    return loaded
+    return match["file"], match["argument"]
 
 
 def _find(file: str) -> Path:
@@ -62,6 +90,19 @@ def _find(file: str) -> Path:
 
 def _run(path: Path, argument: str) -> ConfigDict:
     """What get_config(argument) of a Python file returns."""
+    found = _call(path, "get_config", argument)
+    if not isinstance(found, ConfigDict):
+        kind = type(found).__name__
+        raise ConfigError(
+            f"--config: get_config of {str(path)!r} must return a ConfigDict, not {kind}."
+        )
+    return found
+
+
+def _call(path: Path, function_name: str, argument: str = "") -> Any:
+    """What a function of a Python file returns, all references in it resolved."""
+    if path.suffix != ".py":
+        raise ConfigError(f"--config: {str(path)!r} is no Python file with {function_name}().")
     for folder in {*path.parents, *path.resolve().parents}:
         if (folder / JOURNAL).exists():
             raise ConfigError(
@@ -73,19 +114,14 @@ def _run(path: Path, argument: str) -> ConfigDict:
         module = types.ModuleType(path.stem)
         module.__file__ = str(path)
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-        function = getattr(module, "get_config", None)
+        function = getattr(module, function_name, None)
         if not callable(function):
-            raise ConfigError(f"--config: {name} has no function get_config(argument).")
+            raise ConfigError(f"--config: {name} has no function {function_name}().")
         takes_one = bool(inspect.signature(function).parameters)
         if argument and not takes_one:
-            raise ConfigError(f"--config: get_config of {name} takes no argument.")
+            raise ConfigError(f"--config: {function_name} of {name} takes no argument.")
         found = function(argument) if takes_one else function()
-        if not isinstance(found, ConfigDict):
-            kind = type(found).__name__
-            raise ConfigError(
-                f"--config: get_config of {name} must return a ConfigDict, not {kind}."
-            )
-        return found.copy_and_resolve_references()
+        return found.copy_and_resolve_references() if isinstance(found, ConfigDict) else found
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:  # a config file may do anything
@@ -112,21 +148,31 @@ def _line(what: Any) -> str:
     return next(iter(str(what).splitlines()), "")[:200]
 
 
-def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """(field, value) of each override."""
-    pairs, rest = [], list(overrides)
+# What the known arguments of train.py are, beside fields.
+KNOWN = ("--config", "--config.FIELD=VALUE", "--workdir", "--debug")
+
+
+def pairs(overrides: Sequence[str], known: Sequence[str] = KNOWN) -> list[tuple[str, str]]:
+    """(field, value) of each override.
+
+    Args:
+        known: arguments of the command, to name the nearest one.
+
+    Raises:
+        ConfigError: an argument that is no override, or one without its value.
+    """
+    found, rest = [], list(overrides)
     while rest:
         argument = rest.pop(0)
         name, equals, text = argument.partition("=")
         if not name.startswith(PREFIX) or name == PREFIX:
-            known = ["--config", "--config.FIELD=VALUE", "--workdir", "--debug"]
-            raise ConfigError(registry.unknown("argument", argument, known))
+            raise ConfigError(registry.unknown("argument", name, known))
         if not equals:
             if not rest or rest[0].startswith("--"):
                 raise ConfigError(f"{name} needs a value: {name}=VALUE.")
             text = rest.pop(0)
-        pairs.append((name.removeprefix(PREFIX), text))
-    return pairs
+        found.append((name.removeprefix(PREFIX), text))
+    return found
 
 
 def _set(config: ConfigDict, field: str, text: str) -> None:

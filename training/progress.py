@@ -57,7 +57,7 @@ class ProgressBar:
         self._done = step
         seconds = self._clock.seconds_left(step, self._total)
         status = "  ".join(f"{_spaced(name)} {_short(value)}" for name, value in values.items())
-        status += f"  left {_duration(seconds)}"
+        status += f"  left {duration(seconds)}"
         if self._bar:
             self._bar.update(self._task, completed=step, status=status)
         elif time.monotonic() >= self._next_line or step == self._total:
@@ -96,7 +96,7 @@ class _Clock:
         return (total - step) * self._seconds_per_step
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     """'1:02:03' or '2:03'; '?' if it is not known."""
     if seconds is None:
         return "?"

@@ -185,13 +185,27 @@ class RunDirectory:
         except ValueError as error:
             raise DataError(f"{self / name} is damaged: {str(error).splitlines()[0]}.") from error
 
+    def holder(self) -> dict[str, Any] | None:
+        """Pid, host and time of the process that is at work here, or None.
+
+        One of this host is looked for: a process that was killed has left its name. Asking for
+        the lock itself could keep a trainer out that starts at this moment.
+        """
+        try:
+            found = json.loads((self / LOCK).read_text())
+            if found["host"] == socket.gethostname():
+                os.kill(found["pid"], 0)
+            return found
+        except PermissionError:
+            return found  # it lives, and is another user's
+        except (OSError, ValueError):
+            return None
+
     def _holder(self) -> str:
         for _ in range(10):  # the holder writes its name just after it has taken the lock
-            try:
-                holder = json.loads((self / LOCK).read_text())
+            if holder := self.holder():
                 return f"process {holder['pid']} on {holder['host']} since {holder['time']}"
-            except (OSError, ValueError):
-                time.sleep(0.05)
+            time.sleep(0.05)
         return "another process"
 
 

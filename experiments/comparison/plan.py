@@ -5,7 +5,6 @@ steps, and the measured times, that it began with.
 """
 
 import gc
-import json
 import re
 import statistics
 import sys
@@ -25,9 +24,9 @@ import train
 from analysis import budgets
 from configs.base import WIDTHS
 from errors import ConfigError
+from experiments import records
 from trained import TOKEN_PREDICTORS, cache_of
 from training import config_files, schema
-from training.files import storage_errors, write_atomic
 from training.flops import training_flops
 from training.run_directory import RunDirectory
 from training.signals import StopFlag
@@ -111,21 +110,11 @@ def read(out: Path) -> dict[str, Any] | None:
     Raises:
         ConfigError: it is damaged.
     """
-    try:
-        found = json.loads((out / FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{out / FILE} cannot be read ({str(error).splitlines()[0]}).") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ConfigError(f"{out / FILE} is no plan of this program. Choose another --out.")
-    return found
+    return records.read(out / FILE, FORMAT)
 
 
 def write(out: Path, plan: Mapping[str, Any]) -> None:
-    with storage_errors("write the plan to", out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / FILE, json.dumps(plan, indent=1) + "\n")
+    records.write(out / FILE, plan)
 
 
 def run_folders(out: Path, plan: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Path]]:
