@@ -21,11 +21,12 @@ import models
 import tasks
 from errors import Parser, Preempted, SeqlabError
 from models import join
-from trained import cache_of, check_tokenizers, load_parts
+from trained import begin_with, cache_of, check_tokenizers, load_parts
 from training import compilation, config_files, cores, gradients, parallel, report, schema
 from training.checkpoint_reader import good_steps
 from training.checkpoints import Checkpointer
 from training.freezing import freeze
+from training.goodput import Goodput, process_start
 from training.layer_decay import decay_layers
 from training.memory import keep_freed_memory
 from training.metrics import MetricsWriter
@@ -98,20 +99,6 @@ def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: Sto
     return Trainer(settings, task, model, strategy, init, step, eval_sums, run, stop)
 
 
-def begin_with(trainer: Trainer, run: RunDirectory, parts: Mapping[str, Any]) -> None:
-    """Fills fresh parameters from those of trained models, and says how.
-
-    Raises:
-        ConfigError: they do not fit.
-    """
-    wanted = trainer.settings["init_from"]
-    found = join.match(trainer.shapes, parts, wanted["allow"])
-    trainer.replace_params(join.fill(trainer.state.params, parts, found))
-    print(found.summary(), file=sys.stderr)
-    names = {key: value for key, value in found._asdict().items() if key != "moves"}
-    run.journal("init_from", runs=wanted, **names)
-
-
 def fit(trainer: Trainer, saver: Checkpointer, metrics: MetricsWriter, start: int) -> int:
     """The loop: from batch `start` to the last one; returns the step at which it ended."""
     settings, step = trainer.settings, start
@@ -124,7 +111,7 @@ def fit(trainer: Trainer, saver: Checkpointer, metrics: MetricsWriter, start: in
             due = start == num_steps or start % settings["eval_every"] == 0
             if due and trainer.evaluated < start:
                 trainer.validate(metrics, start)  # a stop came in the middle of it
-            for i, batch in batches:
+            for i, batch in trainer.goodput.waiting(batches):
                 if trainer.out_of_patience:
                     trainer.run.journal("early_stop", step=step, best=trainer.best["step"])
                     break
@@ -146,12 +133,14 @@ def fit(trainer: Trainer, saver: Checkpointer, metrics: MetricsWriter, start: in
         raise
     finally:
         batches.close()
+        trainer.profiler.stop()
     trainer.save(saver, metrics, step)
     return step
 
 
 def finish(trainer: Trainer, metrics: MetricsWriter, step: int) -> dict[str, Any]:
     """Final scores, samples and the picture; writes them into the run directory."""
+    trainer.goodput.enter("evaluation")
     split, task = trainer.settings["final_split"], trainer.task
     params = trainer.final_params()
     scores = trainer.evaluate(params, split)
@@ -162,6 +151,7 @@ def finish(trainer: Trainer, metrics: MetricsWriter, step: int) -> dict[str, Any
         metrics.text(step, "samples", "  \n".join(f"{k}: {v}" for k, v in sample.items()))
     metrics.sync()
     report.draw_curve(trainer.run.path)
+    metrics.write(step, "goodput", trainer.goodput.row())
     return {
         "step": step,
         "num_steps": trainer.settings["num_steps"],
@@ -171,11 +161,15 @@ def finish(trainer: Trainer, metrics: MetricsWriter, step: int) -> dict[str, Any
         "samples": list(found.samples),
         "num_parameters": models.num_parameters(trainer.state.params),
         "totals": trainer.meter.totals,
+        "goodput": trainer.goodput.state(),
     }
 
 
-def train(settings: dict, workdir: str | Path) -> dict[str, Any]:
+def train(settings: dict, workdir: str | Path, began: float | None = None) -> dict[str, Any]:
     """Runs a checked config in a run directory, from where it stopped; returns the result.
+
+    Args:
+        began: when the work for it began, on time.monotonic; now.
 
     Raises:
         SeqlabError: with a sentence and an exit code; whatever was saved stays.
@@ -190,7 +184,7 @@ def train(settings: dict, workdir: str | Path) -> dict[str, Any]:
         if finished and finished["num_steps"] >= settings["num_steps"]:
             return finished
         cache = cache_of(settings)
-        with StopFlag() as stop:
+        with StopFlag() as stop, Goodput(began) as goodput:
             begun = good_steps(run.checkpoints)  # or else with the models that init_from names
             parts = {} if begun else load_parts(settings["init_from"])
             compilation.keep_compiled(cache)  # now, because load_parts chooses that of its runs
@@ -203,6 +197,7 @@ def train(settings: dict, workdir: str | Path) -> dict[str, Any]:
             join.match(trainer.shapes, params, settings["init_from"]["allow"])
             if not run.exists:
                 run.lock()
+            trainer.goodput = goodput
             return _run(trainer, run, changes, fingerprint, params)
 
 
@@ -253,8 +248,10 @@ def _run(
             trainer.task.save(run.path)
             run.journal("restore", step=start)
             with MetricsWriter(run.path, start) as metrics:
+                trainer.goodput.enter("step")
                 step = fit(trainer, saver, metrics, start)
-                saver.wait()
+                with trainer.goodput.phase("save"):
+                    saver.wait()
                 result = finish(trainer, metrics, step)
         run.finish(result)
         code = 0
@@ -264,17 +261,18 @@ def _run(
         raise
     finally:
         if begun:
-            run.journal("stop", code=code)
+            run.journal("stop", code=code, goodput=trainer.goodput.state())
 
 
 def work(options: argparse.Namespace) -> None:
     """Trains what a command asks for and says what came of it."""
-    settings = check(config_files.load_config(options.config, options.overrides))
+    fields = [f"--config.profile={options.profile}"] if options.profile else []
+    settings = check(config_files.load_config(options.config, [*options.overrides, *fields]))
     cores.split(settings["parallel"]["num_devices"])
     run = RunDirectory(options.workdir)
     run.check()
     done = run.result()
-    result = train(settings, options.workdir)
+    result = train(settings, options.workdir, process_start())
     if done == result:
         print(f"This run is finished (step {result['step']}); raise config.num_steps to go on.")
     print(report.final_text(result, Path(options.workdir)))
@@ -285,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__, overrides=True)
     parser.add_argument("--config", required=True, help="FILE.py:ARGUMENTS, see configs/")
     parser.add_argument("--workdir", required=True, help="run directory; made, or resumed")
+    parser.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps: RUN/profile")
     parser.add_argument("--debug", action="store_true", help="tracebacks for all errors")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     keep_freed_memory()

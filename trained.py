@@ -1,5 +1,6 @@
 """A trained model from its run directory, as its final scores saw it."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from models import join
 from training import checkpoint_reader, compilation, final_params, schema
 from training.manifest import Manifest
 from training.run_directory import CONFIG, RunDirectory
+from training.trainer import Trainer
 from trees import named_leaves
 
 TOKEN_PREDICTORS = ("seq2seq", "language_model", "encoder")  # kinds with a loss of each token
@@ -132,6 +134,20 @@ def check_tokenizers(parts: Mapping[str, TrainedRun], tokenizer: data.Tokenizer)
                 "config.task.source and config.task.tokenizer of this run, or read its tokenizer: "
                 "--config.task.tokenizer=\"{'name': 'saved', 'path': 'RUN/tokenizer'}\"."
             )
+
+
+def begin_with(trainer: Trainer, run: RunDirectory, parts: Mapping[str, Any]) -> None:
+    """Fills fresh parameters from those of trained models, and says how.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    wanted = trainer.settings["init_from"]
+    found = join.match(trainer.shapes, parts, wanted["allow"])
+    trainer.replace_params(join.fill(trainer.state.params, parts, found))
+    print(found.summary(), file=sys.stderr)
+    names = {key: value for key, value in found._asdict().items() if key != "moves"}
+    run.journal("init_from", runs=wanted, **names)
 
 
 def read_params(

@@ -172,6 +172,7 @@ def config() -> ConfigDict:
             "save_every": 200,
             "keep_checkpoints": 3,
             "final_split": "test",
+            "profile": "",  # FIRST:LAST, steps of which a trace is kept
             "parallel": {
                 "strategy": "pmap",  # or "mesh"
                 "num_devices": 0,  # 0 is all; of a CPU one

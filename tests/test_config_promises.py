@@ -87,7 +87,14 @@ def test_families_of_one_size_have_about_as_many_parameters_without_embeddings()
 
 FREE = {
     *("num_steps", "eval_every", "save_every", "keep_checkpoints", "early_stopping_patience"),
-    *("average_checkpoints", "max_skipped_steps", "final_split", "data_dir", "log_every"),
+    *(
+        "average_checkpoints",
+        "max_skipped_steps",
+        "final_split",
+        "profile",
+        "data_dir",
+        "log_every",
+    ),
     *("diagnose_every", "init_from.allow"),
     *("optimizer.learning_rate", "task.num_beams", "task.length_penalty"),
     *("parallel.strategy", "parallel.num_devices", "parallel.mesh"),

@@ -3,10 +3,12 @@
 from typing import Any
 
 from errors import ConfigError
+from training.profile import steps_of
 
 
 def check_together(settings: dict[str, Any]) -> None:
     """Refuses fields that do not go together; raises ConfigError, naming them."""
+    steps_of(settings["profile"])
     averaged, kept = settings["average_checkpoints"], settings["keep_checkpoints"]
     if averaged > kept:
         raise ConfigError(

@@ -12,10 +12,13 @@ from typing import Any
 from errors import StorageError
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Replaces a file in one step: readers see the old content or the new, never a part.
 
     It is on the disk (file and folder fsynced) when this returns.
+
+    Args:
+        durable: False for what may be lost in a power cut, though not in a kill.
 
     Raises:
         OSError: as the system reports it; an earlier file is then unchanged.
@@ -25,13 +28,15 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         with open(temporary, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    fsync_folder(path.parent)
+    if durable:
+        fsync_folder(path.parent)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

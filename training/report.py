@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from training import goodput
 from training.files import save_figure
 from training.metrics import read_metrics
 
@@ -49,5 +50,7 @@ def final_text(result: Mapping[str, Any], directory: Path) -> str:
     for name, value in result["scores"].items():
         signature = result.get("notes", {}).get(f"{name}_signature", "")
         lines.append(f"{split} {name:<12} {value:10.4g}   {signature}".rstrip())
+    if "goodput" in result:
+        lines.append(f"wall clock        {goodput.summary(result['goodput']['seconds'])}")
     lines += [f"run directory     {directory}", f"learning curve    {directory / 'curve.png'}"]
     return "\n".join(lines)

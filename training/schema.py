@@ -89,6 +89,7 @@ class Config:
     parallel: Annotated[Block, RUNTIME, Parallel]
     diagnose_every: Annotated[NonNegativeInt, MAY_CHANGE] = 0
     freeze: Annotated[tuple[str, ...], MUST_MATCH] = ()
+    profile: Annotated[str, RUNTIME] = ""
 
 
 # The same for a block: no parts from elsewhere.

@@ -11,10 +11,12 @@ from errors import NonFiniteError
 from training import checkpoint_reader, final_params
 from training.checkpoints import Checkpointer
 from training.flops import training_flops
+from training.goodput import Goodput
 from training.layer_norms import layer_names
 from training.meter import Meter, add_sums, means
 from training.metrics import MetricsWriter
 from training.parallel import Strategy
+from training.profile import Profiler
 from training.run_directory import RunDirectory
 from training.signals import StopFlag
 from training.state import TrainState
@@ -63,12 +65,20 @@ class Trainer:
         self.learning_rate = 0.0
         self._layers = layer_names(self.shapes)
         self.watch = Watch(self._layers, settings["diagnose_every"])
+        self.goodput = Goodput()
+        self.profiler = Profiler(settings["profile"], run.path / "profile")
         self._rows: list[tuple[int, dict[str, float]]] = []
         self._warned: list[Warned] = []
 
     def restore(self, saver: Checkpointer) -> int:
         """Takes the newest good checkpoint, or a fresh state; returns its step."""
+        with self.goodput.phase("restore"):
+            step = self._restore(saver)
+        return step
+
+    def _restore(self, saver: Checkpointer) -> int:
         found = saver.restore(self._abstract, must_match=self.task.fingerprint())
+        self.goodput.resume(self.run.path, found[2].get("goodput") if found else None)
         if found is None:
             self.state = self.strategy.init(self._init)
             return 0
@@ -100,8 +110,13 @@ class Trainer:
         if self._saved == step:
             return
         self._saved = step
+        with self.goodput.phase("save"):
+            self._save(saver, metrics, step)
+
+    def _save(self, saver: Checkpointer, metrics: MetricsWriter, step: int) -> None:
         metrics.sync()
         meta = {
+            "goodput": self.goodput.state(),
             "meter": self.meter.state(),
             "best": self.best,
             "evaluated": self.evaluated,
@@ -114,7 +129,8 @@ class Trainer:
         """Starts the step, then reads what the step before it has found."""
         counts = self.task.count(batch) | {"flops": self._batch_flops(batch)}
         began = time.monotonic()
-        self.state, record = self._train_step(self.state, self.strategy.put(batch), self._key)
+        with self.profiler.step(step + 1):
+            self.state, record = self._train_step(self.state, self.strategy.put(batch), self._key)
         self.read_pending()
         self._pending = (step, record, counts, began)
 
@@ -137,6 +153,7 @@ class Trainer:
         now = time.monotonic()
         self.meter.add(record, counts, now - max(began, self._last_read))
         self._last_read = now
+        self.profiler.done(step + 1)
         scalars = record["scalars"]
         self.learning_rate = float(scalars["learning_rate"])
         if "layers" in record:
@@ -198,8 +215,10 @@ class Trainer:
     def validate(self, metrics: MetricsWriter, step: int) -> dict[str, float]:
         """Adds a row of validation scores and remembers the best."""
         self._write_rows(metrics)
-        scores = self.evaluate(self.current_params(), "validation")
-        metrics.write(step, "validation", scores | self.meter.totals)
+        with self.goodput.phase("evaluation"):
+            scores = self.evaluate(self.current_params(), "validation")
+            metrics.write(step, "validation", scores | self.meter.totals)
+        metrics.write(step, "goodput", self.goodput.row())
         self.evaluated, self._saved = step, -1  # a checkpoint of this step lacks what follows
         if scores["loss"] < self.best["loss"]:
             self.best = {"loss": scores["loss"], "step": step, "since": 0}
