@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from errors import ConfigError, StorageError
+from errors import ConfigError, NonFiniteError, StorageError
 from training.checkpoint_folder import CheckpointFolder
 from training.checkpoint_reader import ITEM, quiet_orbax, read_arrays, refuse_if_all_are_bad
-from training.files import free_bytes, size, storage_errors
+from training.files import free_bytes, patiently, size, storage_errors
 from training.manifest import ArrayInfo, Damaged, Manifest, file_digests
 from training.run_directory import now, provenance
 from trees import named_leaves
@@ -76,7 +77,7 @@ class Checkpointer:
     def __exit__(self, kind, error, traceback) -> None:
         try:
             self.wait()
-        except StorageError as failed:
+        except (StorageError, NonFiniteError) as failed:
             if error is None:
                 raise
             log.warning("%s", failed)  # the first error is the one to report
@@ -107,21 +108,15 @@ class Checkpointer:
         Raises:
             StorageError: there is no room for this save, or the one before it failed; earlier
                 checkpoints are intact.
+            NonFiniteError: the one before it had a NaN or an infinity, and was not written.
         """
         self.wait()
         copied_meta = json.loads(json.dumps(meta))
         arrays = _host_arrays(state)
         needed = sum(array.nbytes for array in arrays.values()) + MARGIN
-        try:
-            if free_bytes(self._folder.path) < needed:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._folder.begin(step)
-            # Orbax takes no array of size zero; the manifest says all there is to say of it.
-            item = {name: array for name, array in arrays.items() if array.size}
-            target, item = self._folder / step, ocp.args.PyTreeSave(item)
-            self._orbax.save(target, ocp.args.Composite(**{ITEM: item}))
-        except Exception as error:
-            raise self._failed(step, needed, error) from error
+        if free_bytes(self._folder.path) < needed:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise self._failed(step, needed, full) from full
         self._saving = self._thread.submit(
             self._complete, step, arrays, copied_meta, needed, also_keep
         )
@@ -130,7 +125,7 @@ class Checkpointer:
         """Blocks until the last save is good.
 
         Raises:
-            StorageError: it failed. Said once.
+            StorageError, NonFiniteError: it failed. Said once.
         """
         if self._saving is not None:
             saving, self._saving = self._saving, None
@@ -195,26 +190,45 @@ class Checkpointer:
         needed: int,
         also_keep: int | None,
     ) -> None:
-        """Makes a checkpoint good once Orbax has written it, then deletes older ones."""
+        """Writes a checkpoint, makes it good, then deletes older ones."""
         try:
             infos = {name: ArrayInfo.of(name, array) for name, array in arrays.items()}
-            self._orbax.wait_until_finished()
-            self._folder.sync(step)
-            Manifest(
-                step=step,
-                parent_step=self._parent_step,
-                arrays=infos,
-                files=file_digests(self._folder / step, ITEM),
-                meta=meta,
-                fingerprint=self._fingerprint,
-                provenance={**self._provenance, "time": now()},
-            ).write(self._folder / step)
+            refuse_if_not_finite(step, arrays)
+            patiently(lambda: self._write(step, arrays, infos, meta))
             self._parent_step = step
             self._folder.finish(step)
             self._folder.keep_newest(self._keep, also_keep)
             self._journal("save", step=step)
+        except NonFiniteError:
+            raise
         except Exception as error:
             raise self._failed(step, needed, error) from error
+
+    def _write(
+        self,
+        step: int,
+        arrays: Mapping[str, np.ndarray],
+        infos: Mapping[str, ArrayInfo],
+        meta: dict,
+    ) -> None:
+        """The arrays and, once they are durable, the manifest; begins anew where it has failed."""
+        self._folder.clean()
+        self._folder.begin(step)
+        # Orbax takes no array of size zero; the manifest says all there is to say of it.
+        item = {name: array for name, array in arrays.items() if array.size}
+        target, saved = self._folder / step, ocp.args.PyTreeSave(item)
+        self._orbax.save(target, ocp.args.Composite(**{ITEM: saved}))
+        self._orbax.wait_until_finished()
+        self._folder.sync(step)
+        Manifest(
+            step=step,
+            parent_step=self._parent_step,
+            arrays=infos,
+            files=file_digests(self._folder / step, ITEM),
+            meta=meta,
+            fingerprint=self._fingerprint,
+            provenance={**self._provenance, "time": now()},
+        ).write(self._folder / step)
 
     def _failed(self, step: int, needed: int, error: Exception) -> StorageError:
         """Removes what a failed save left; returns the line that says why it failed."""
@@ -251,6 +265,20 @@ def _host_arrays(state: Any) -> dict[str, np.ndarray]:
     # overwrite a donated buffer while such a view exists is nowhere promised.
     named = jax.device_get(named_leaves(state))
     return {name: np.array(array) for name, array in named.items()}
+
+
+def refuse_if_not_finite(step: int, arrays: Mapping[str, np.ndarray]) -> None:
+    """A state with a NaN or an infinity in it must never be taken for a good one.
+
+    Raises:
+        NonFiniteError: naming the first such array.
+    """
+    for name, array in arrays.items():
+        if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
+            raise NonFiniteError(
+                f"Array {name!r} is not finite after step {step}, though no step may make it so: "
+                "this state is not saved. Run it again; it goes on from the last good checkpoint."
+            )
 
 
 def _check_structure(folder: Path, manifest: Manifest, wanted: Mapping[str, Any]) -> None:

@@ -5,17 +5,43 @@ import csv
 import errno
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from errors import StorageError
+
+T = TypeVar("T")
+# What a network file system or a tired disk says when the same work may succeed a moment later.
+PASSING = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY)
+PAUSES = (0.05, 0.2, 1.0)  # seconds before the second, third and fourth attempt
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Does the work again, up to three times, after faults that may pass.
+
+    The work must write all of its bytes anew: after a failed fsync the system may have dropped
+    them, and a second fsync of the same file would say that all is well.
+
+    Raises:
+        OSError: the last fault, or the first one that does not pass, such as a full disk.
+    """
+    for pause in PAUSES:
+        try:
+            return work()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+        time.sleep(pause)
+    return work()
 
 
 def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Replaces a file in one step: readers see the old content or the new, never a part.
 
-    It is on the disk (file and folder fsynced) when this returns.
+    It is on the disk (file and folder fsynced) when this returns. Faults that may pass are
+    met patiently.
 
     Args:
         durable: False for what may be lost in a power cut, though not in a kill.
@@ -23,6 +49,10 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None
     Raises:
         OSError: as the system reports it; an earlier file is then unchanged.
     """
+    patiently(lambda: _write_atomic(path, content, durable))
+
+
+def _write_atomic(path: Path, content: str | bytes, durable: bool) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:

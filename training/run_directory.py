@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError, DataError, StorageError
-from training.files import storage_errors, write_atomic
+from training.files import patiently, storage_errors, write_atomic
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 LOCK, JOURNAL, CONFIG, ENVIRONMENT, RESULT = (
@@ -124,13 +124,21 @@ class RunDirectory:
             StorageError: it cannot be written.
         """
         line = json.dumps({"time": now(), "event": event, **fields}) + "\n"
-        path = self / JOURNAL
-        with self._writing, storage_errors("write", path), open(path, "ab+") as file:
-            if file.tell() and not _ends_with_newline(file):
+        with self._writing, storage_errors("write", self / JOURNAL):
+            patiently(lambda: self._append(line))
+
+    def _append(self, line: str) -> None:
+        """Adds a line to the journal, or leaves it as it was."""
+        with open(self / JOURNAL, "ab+", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if end and not _ends_with_newline(file):
                 line = "\n" + line  # after a line that a kill or a full disk cut short
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                file.write(line.encode())
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), end)
+                raise
 
     def read_journal(self) -> list[dict[str, Any]]:
         """The journal's lines, oldest first, without those that were cut short."""
