@@ -1,7 +1,6 @@
 """Processes of train.py that are killed, asked to stop, or started twice."""
 
 import json
-import random
 import signal
 import socket
 import subprocess
@@ -14,6 +13,13 @@ import pytest
 import train
 from errors import ConfigError
 from tests import trainer_cases
+from tests.kill_cases import (
+    FIELDS,
+    check_records,
+    kill_again_and_again,
+    random_hits,
+    run_undisturbed,
+)
 from tests.trainer_cases import (
     arguments,
     assert_same_outcome,
@@ -25,76 +31,31 @@ from tests.trainer_cases import (
 from tests.trainer_processes import Command, Hit, run_command, wait_for
 
 REPO = Path(__file__).resolve().parent.parent
-# Of 12 and of 20 kills, how many hit each phase.
-STORMS = {
-    12: {"data": 1, "restore": 1, "step": 3, "save": 2, "manifest": 3, "evaluate": 1, "decode": 1},
-    20: {"data": 2, "restore": 2, "step": 4, "save": 4, "manifest": 4, "evaluate": 2, "decode": 2},
+# How many of 12 kills hit each phase.
+EACH_PHASE = {
+    "data": 1,
+    "restore": 1,
+    "step": 3,
+    "save": 2,
+    "manifest": 3,
+    "evaluate": 1,
+    "decode": 1,
 }
-# No period divides another, nor the number of steps: rows, scores and saves all carry over.
-FIELDS = {"num_steps": 12, "log_every": 3, "eval_every": 5, "save_every": 2}
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What a run comes to that nothing happens to."""
-    place = tmp_path_factory.mktemp("uninterrupted")
-    data_dir = trainer_cases.make_data_dir(place / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        trainer_cases.share_programs(patch)
-        train.train(settings_of(arguments(data_dir, "lstm", **FIELDS)), place / "run")
-    return outcome(place / "run")
-
-
-def random_hits(generator: random.Random, num_kills: int) -> list[Hit]:
-    """SIGKILLs over all phases, half of them in the first instant of one."""
-    hits = []
-    for phase in [name for name, count in STORMS[num_kills].items() for _ in range(count)]:
-        count = 1 if phase in ("data", "restore", "decode") else generator.randint(1, 3)
-        delay = generator.choice([0.0, generator.uniform(0.001, 0.1)])
-        hits.append(Hit(signal.SIGKILL, phase, count, delay))
-    generator.shuffle(hits)
-    assert len(hits) == num_kills
-    return hits
-
-
-def check_records(workdir: Path) -> None:
-    """Each start took up at least what had been announced as saved before it."""
-    saved = 0
-    for line in journal(workdir):
-        if line["event"] == "save":
-            saved = line["step"]
-        if line["event"] == "restore":
-            assert line["step"] >= saved
-    assert not journal(workdir, "set_aside")
+    return run_undisturbed(tmp_path_factory.mktemp("uninterrupted"), "lstm")
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("num_kills", [12, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
-    tmp_path: Path, uninterrupted: dict, num_kills: int
+    tmp_path: Path, uninterrupted: dict
 ) -> None:
     data_dir = trainer_cases.make_data_dir(tmp_path / "data", shared=False)
     argv = arguments(data_dir, "lstm", **FIELDS)
-    hits = random_hits(random.Random(1), num_kills)
-    kills, finished, phases = 0, 0, set()
-    while hits or kills < num_kills:
-        workdir = tmp_path / f"run{finished}"
-        hit = hits.pop() if hits else Hit(signal.SIGKILL, "step", 2)
-        command = run_command(argv, workdir, tmp_path / "output", hit)
-        if command.wait() == -signal.SIGKILL:
-            kills += 1
-            phases.add(hit.phase)
-            continue
-        assert command.wait() == 0, command.stderr  # it ended before it was hit
-        check_records(workdir)
-        assert_same_outcome(outcome(workdir), uninterrupted)
-        finished += 1
-    workdir = tmp_path / f"run{finished}"
-    command = run_command(argv, workdir, tmp_path / "output")
-    assert command.wait() == 0, command.stderr
-    check_records(workdir)
-    assert_same_outcome(outcome(workdir), uninterrupted)
-    print(f"{kills} kills in {sorted(phases)}, {finished + 1} runs")
+    phases = kill_again_and_again(argv, tmp_path, random_hits(1, EACH_PHASE), uninterrupted)
     assert len(phases) >= 6
 
 

@@ -35,6 +35,8 @@ LSTM = {
     "model.num_encoder_layers": 1,
     "model.num_decoder_layers": 1,
 }
+CONVOLUTIONAL = LSTM
+LANGUAGE_MODEL = {"model.embedding_size": 8, "model.hidden_size": 8, "model.num_layers": 1}
 # Everything that carries something from one step to the next is on; all batches have one shape.
 FIELDS = {
     "model.dropout_rate": 0.2,
@@ -55,11 +57,19 @@ def arguments(data_dir: Path, model: str = "transformer", **fields: Any) -> list
     preset, sizes = {
         "transformer": ("transformer-tiny", TRANSFORMER),
         "lstm": ("lstm-attention-tiny", LSTM),
+        "convolutional": ("conv-tiny", CONVOLUTIONAL),
+        "language model": ("lm-lstm-tiny", LANGUAGE_MODEL),
     }[model]
     given = {name.replace("__", "."): value for name, value in fields.items()}
-    values = sizes | FIELDS | {"data_dir": str(data_dir)} | given
+    if model == "language model":  # whose state goes from batch to batch
+        config = "configs/language_model.py:"
+        task = {"task.sequence_length": 6, "task.truncate": 10, "task.sequences_per_batch": 8}
+        others = {name: value for name, value in FIELDS.items() if not name.startswith("task.")}
+    else:
+        config, task, others = "configs/synthetic.py:task=reverse,", {}, FIELDS
+    values = sizes | others | task | {"data_dir": str(data_dir)} | given
     overrides = [f"--config.{name}={value}" for name, value in values.items()]
-    return [f"--config=configs/synthetic.py:task=reverse,model={preset},smoke", *overrides]
+    return [f"--config={config}model={preset},smoke", *overrides]
 
 
 def settings_of(argv: list[str]) -> dict:

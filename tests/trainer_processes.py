@@ -55,12 +55,16 @@ def watch(phase: str, entered: Callable[[], None]) -> None:
     setattr(owner, name, watched)
 
 
-def _command(argv: list[str], output: str, hit: Hit | None) -> None:
+def _command(
+    argv: list[str], output: str, hit: Hit | None, prepare: Callable[[], None] | None
+) -> None:
     """What a process does: train.py's command line, its streams in files, perhaps a hit."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(Path(output, name), flags, 0o644), descriptor)
     sys.argv = ["train.py", *argv]
+    if prepare:
+        prepare()
     if hit:
         left = hit.count
 
@@ -80,14 +84,26 @@ def _command(argv: list[str], output: str, hit: Hit | None) -> None:
 
 
 class Command:
-    """train.py in a process of its own, forked from one that has done the imports."""
+    """train.py in a process of its own, forked from one that has done the imports.
 
-    def __init__(self, argv: list[str], workdir: Path, output: Path, hit: Hit | None = None):
+    Args:
+        hit: a signal that hits it.
+        prepare: a function of a module that the process calls first.
+    """
+
+    def __init__(
+        self,
+        argv: list[str],
+        workdir: Path,
+        output: Path,
+        hit: Hit | None = None,
+        prepare: Callable[[], None] | None = None,
+    ):
         output.mkdir(parents=True, exist_ok=True)
         self.output = output
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["train", "grain", "matplotlib.figure", __name__])
-        arguments = ([*argv, f"--workdir={workdir}"], str(output), hit)
+        arguments = ([*argv, f"--workdir={workdir}"], str(output), hit, prepare)
         self._process = context.Process(target=_command, args=arguments)
         self._process.start()
 
