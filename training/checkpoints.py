@@ -196,7 +196,7 @@ class Checkpointer:
             refuse_if_not_finite(step, arrays)
             patiently(lambda: self._write(step, arrays, infos, meta))
             self._parent_step = step
-            self._folder.finish(step)
+            patiently(lambda: self._folder.finish(step))
             self._folder.keep_newest(self._keep, also_keep)
             self._journal("save", step=step)
         except NonFiniteError:
