@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import models
 from benchmarks import gpu, gpu_parity, gpu_parts, gpu_workloads, harness, ours
 from models.attention import dot_product_attention, fused_attention
 from training import flops
@@ -143,39 +144,34 @@ def lowered(function, *args) -> str:
     return jax.jit(function).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
 
 
-# Of each workload at two layers: forward and backward calls of cuDNN's kernels, with a mask as a
-# bias and without one.
+# Of each tiny workload: how many layers look with a mask, which is a bias there, and how many
+# without one.
 CALLS = {"gpt2_small": (0, 2), "bert_base": (0, 2), "transformer_base": (4, 2)}
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_training_steps_hand_attention_to_cudnn(name, hopper):
-    tiny = gpu_workloads.TINY[name].changed(dtype="bfloat16", dropout_rate=0.0)
-    task, batch = ours.task_of(tiny), tiny.batch()
-    plain, fused = (
-        gpu_workloads_model(tiny.changed(attention=kind)) for kind in ("dot_product", "fused")
-    )
-    params = jax.eval_shape(lambda: ours.models.init(fused, jax.random.key(0)))["params"]
+    workload = gpu_workloads.TINY[name].changed(dtype="bfloat16", dropout_rate=0.0)
+    task, batch = ours.task_of(workload), workload.batch()
 
-    def loss(model):
-        def of(params, batch):
-            return task.loss(model, {"params": params}, batch, jax.random.key(0), True)["loss"][0]
+    def loss(attention):
+        block = {**workload.model, "attention": attention}
+        model = models.build(block, workload.vocab_size)
+        params = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))["params"]
 
-        return of
+        def of(params):
+            sums = task.loss(model, {"params": params}, batch, jax.random.key(0), train=True)
+            return sums["loss"][0]
 
-    text = lowered(jax.grad(loss(fused)), params, batch)
-    masked, bare = CALLS[name]
-    for suffix, times in (("", 1), ("Backward", 1)):
-        assert len(re.findall(rf"fmhaScaleBiasSoftmax{suffix}\\b", text)) == masked * times
-        assert len(re.findall(rf"fmhaSoftmax{suffix}\\b", text)) == bare * times
-    assert flops.forward_flops(loss(fused), params, batch) == flops.forward_flops(
-        loss(plain), params, batch
-    )
-    assert "fmha" not in lowered(jax.grad(loss(plain)), params, batch)
+        return of, params
 
-
-def gpu_workloads_model(workload):
-    return ours.models.build(workload.model, workload.vocab_size)
+    fused, plain = loss("fused"), loss("dot_product")
+    text = lowered(jax.grad(fused[0]), fused[1])
+    for suffix in ("", "Backward"):
+        kernels = (rf"fmha{kind}{suffix}\b" for kind in ("ScaleBiasSoftmax", "Softmax"))
+        assert tuple(len(re.findall(kernel, text)) for kernel in kernels) == CALLS[name]
+    assert flops.forward_flops(*fused) == flops.forward_flops(*plain)
+    assert "fmha" not in lowered(jax.grad(plain[0]), plain[1])
 
 
 UNFIT = {
