@@ -180,9 +180,8 @@ def train(settings: dict, workdir: str | Path, began: float | None = None) -> di
         run.lock()
     with run:
         changes = changes_since_start(settings, run)
-        finished = run.result()
-        if finished and finished["num_steps"] >= settings["num_steps"]:
-            return finished
+        if run.is_finished(settings["num_steps"]):
+            return run.result() or {}
         cache = cache_of(settings)
         with StopFlag() as stop, Goodput(began) as goodput:
             begun = good_steps(run.checkpoints)  # or else with the models that init_from names

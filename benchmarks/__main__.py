@@ -18,6 +18,7 @@ NAMES = (
     "generation",
     "pipeline",
     "diagnostics",
+    "saving",
     "heads",
     "main_job",
 )

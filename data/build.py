@@ -93,7 +93,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         record = json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({error}).") from error
     try:
         kind = registry.choose("tokenizer", TOKENIZERS, record, str(path))

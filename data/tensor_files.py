@@ -83,7 +83,7 @@ def _read_shards(folder: Path) -> dict[str, np.ndarray]:
     try:
         places = json.loads(path.read_bytes())["weight_map"]
         files = sorted(set(places.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({type(error).__name__}: {error}).") from error
     tensors: dict[str, np.ndarray] = {}
     for file in files:

@@ -32,7 +32,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     path = folder / "pruning.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} cannot be read ({str(error).splitlines()[0]}). Run experiments/prune_heads.py."
         ) from error

@@ -128,7 +128,7 @@ def _whole_lines(path: Path) -> list[str]:
 def _parse(line: str) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     whole = isinstance(row, dict) and isinstance(row.get("step"), int) and "split" in row
     return row if whole else None

@@ -148,7 +148,7 @@ class RunDirectory:
         for line in text.splitlines():
             try:
                 entries.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
         return entries
 
@@ -178,6 +178,22 @@ class RunDirectory:
         """The final scores, or None while the run is not finished."""
         return self._read(RESULT)
 
+    def is_finished(self, num_steps: int) -> bool:
+        """Whether the run has its final scores after so many steps, or more.
+
+        Raises:
+            DataError: result.json is not what finish() writes.
+        """
+        found = self.result()
+        if found is None:
+            return False
+        if not isinstance(found, dict) or type(found.get("num_steps")) is not int:
+            raise DataError(
+                f"{self / RESULT} is damaged: it does not say num_steps. Remove it, and the run "
+                "takes its final scores again."
+            )
+        return found["num_steps"] >= num_steps
+
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         with storage_errors("write", self / name):
             write_atomic(self / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
@@ -190,7 +206,7 @@ class RunDirectory:
             if isinstance(error.__cause__, FileNotFoundError):
                 return None
             raise
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{self / name} is damaged: {str(error).splitlines()[0]}.") from error
 
     def holder(self) -> dict[str, Any] | None:
