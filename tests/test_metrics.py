@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -99,3 +100,18 @@ def test_a_file_that_cannot_be_used_is_said_in_one_line(tmp_path: Path) -> None:
         read_metrics(tmp_path / "gone.jsonl")
     with pytest.raises(StorageError, match=r"Cannot write metrics to .*: No such file"):
         MetricsWriter(tmp_path / "gone")
+
+
+def test_a_full_disk_under_the_event_file_is_said_and_waits_for_nobody(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path)
+    threads = [thread for thread in threading.enumerate() if "EventLogger" in type(thread).__name__]
+    assert not threads
+    record = writer._event_writer._ev_writer._py_recordio_writer
+    record._writer.close()
+    record._writer = open("/dev/full", "wb")  # noqa: SIM115
+    writer.write(1, "train", {"loss": 1.0})
+    with pytest.raises(StorageError, match="No space left"):
+        writer.sync()
+    with pytest.raises(StorageError, match="No space left"):
+        writer.close()
+    assert writer._event_writer._closed  # or the end of the program would close it once more

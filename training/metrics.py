@@ -5,6 +5,7 @@ metrics.jsonl is what everything else reads: one JSON object a line,
 because JSON has none. The event files are for looking at.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -39,6 +40,7 @@ class MetricsWriter:
             cut_rows(self.path, last_step)
             self._file = self.path.open("a", encoding="utf-8", buffering=1)
             self._events = SummaryWriter(str(directory), purge_step=last_step + 1)
+            self._event_writer = _without_thread(self._events)
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -76,9 +78,24 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Writes what is left and closes the files."""
-        with storage_errors("write metrics to", self.path):
-            self._file.close()
-            self._events.close()
+        try:
+            with storage_errors("write metrics to", self.path):
+                self._file.close()
+                self._events.close()
+        finally:
+            # Or it would be closed once more when the program ends, with a traceback.
+            self._event_writer._closed = True
+            with contextlib.suppress(OSError):
+                self._event_writer._ev_writer._py_recordio_writer.close()
+
+
+def _without_thread(writer: SummaryWriter) -> Any:
+    """Lets it write at once, and returns what does: on a full disk its thread would die with a
+    traceback, and the eleventh event after that would wait for ever."""
+    events = writer.file_writer.event_writer
+    events._worker.stop()
+    events.add_event = events._ev_writer.write_event
+    return events
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
