@@ -45,3 +45,12 @@ def sweep() -> list[str]:
     models = [name for name in base.SEQ2SEQ if name.endswith("-tiny")]
     runs = [(task, model, seed) for task in TASKS for model in models for seed in range(3)]
     return [f"task={task},model={model},seed={seed}" for task, model, seed in runs]
+
+
+def search_space() -> dict[str, dict]:
+    """What experiments/search.py tries."""
+    return {
+        "optimizer.learning_rate": {"low": 1e-4, "high": 3e-2, "log": True},
+        "optimizer.schedule.warmup_steps": {"low": 1, "high": 300, "log": True},
+        "optimizer.clip_norm": {"choices": [0.0, 1.0]},
+    }

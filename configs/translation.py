@@ -52,3 +52,13 @@ def get_config(arg: str = "") -> ConfigDict:
 def sweep() -> list[str]:
     """One argument string for each run: every architecture, three seeds."""
     return base.sweep(base.SEQ2SEQ)
+
+
+def search_space() -> dict[str, dict]:
+    """What experiments/search.py tries."""
+    return {
+        "optimizer.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "optimizer.schedule.warmup_steps": {"low": 50, "high": 400},
+        "model.dropout_rate": {"low": 0.0, "high": 0.3},
+        "task.label_smoothing": {"choices": [0.0, 0.1]},
+    }

@@ -159,9 +159,9 @@ BAD_OVERRIDES = [
     ("--config.__class__=1", "config", "__class__"),
     ("--config.keys=1", "config", "'keys'"),
     ("--config.seed", "--config.seed", "needs a value"),
-    ("--confg.seed=1", "", "--confg.seed=1"),
+    ("--confg.seed=1", "", "--confg.seed"),
     ("seed=1", "", "seed=1"),
-    ("--steps=3", "", "--steps=3"),
+    ("--steps=3", "", "--steps"),
 ]
 
 

@@ -12,8 +12,10 @@ import pytest
 from launch_cases import arguments, events, states
 from slurm_cases import Slurm, output, wait_for
 
+import train
 from experiments import launch
 from experiments.launching import plan, slurm
+from tests import trainer_cases
 
 pytestmark = pytest.mark.cluster
 
@@ -81,3 +83,22 @@ def test_slurm_s_refusal_is_one_line(tmp_path: Path, capsys) -> None:
         argv = arguments(tmp_path, 1, more=("--executor=slurm", option))
         assert launch.main(argv) == 64
         assert re.search(rf"^error: {said}.*\n\Z", capsys.readouterr().err, re.M)
+
+
+@pytest.mark.heavy
+def test_a_run_of_two_tasks_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """train.py itself: its processes find each other through Slurm's variables."""
+    monkeypatch.setattr(plan, "PROGRAM", Path(train.__file__).absolute())
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # a device for each process
+    out, data_dir = tmp_path / "out", trainer_cases.make_data_dir(tmp_path / "data")
+    config, *fields = trainer_cases.arguments(data_dir, "lstm", num_steps=3)
+    fields = [field for field in fields if "num_devices" not in field]
+    argv = [config, *fields, f"--out={out}", "--executor=slurm", "--tasks=2"]
+    assert launch.main(argv) == 0
+    (folder,) = out.glob("synthetic-*")
+    assert json.loads((folder / "environment.json").read_text())["num_processes"] == 2
+    assert json.loads((folder / "result.json").read_text())["step"] == 3
+    starts = [
+        line for line in (folder / "journal.jsonl").read_text().splitlines() if "start" in line
+    ]
+    assert len(starts) == 1

@@ -166,7 +166,8 @@ def pairs(overrides: Sequence[str], known: Sequence[str] = KNOWN) -> list[tuple[
         argument = rest.pop(0)
         name, equals, text = argument.partition("=")
         if not name.startswith(PREFIX) or name == PREFIX:
-            raise ConfigError(registry.unknown("argument", name, known))
+            got = name if name.startswith("--") else argument
+            raise ConfigError(registry.unknown("argument", got, known))
         if not equals:
             if not rest or rest[0].startswith("--"):
                 raise ConfigError(f"{name} needs a value: {name}=VALUE.")
