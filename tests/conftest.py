@@ -79,6 +79,8 @@ def _missing(marker: str) -> str | None:
     elif marker == "cluster":
         lacking = [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name) is None]
         lacking += ["submitit"] if find_spec("submitit") is None else []
+    elif marker == "tpu_compiler":
+        lacking = ["libtpu"] if find_spec("libtpu") is None else []
     elif marker == "gpu":
         lacking = ["a GPU"] if jax.default_backend() != "gpu" else []
     else:

@@ -1,6 +1,7 @@
 """Model FLOPs, counted from the program and not from a formula of one architecture."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ def forward_flops(function: Callable, *args: Any) -> int:
     Counts every dot product and convolution, the bodies of scans as often as they run, and
     loops of unknown length once. Arguments may be jax.ShapeDtypeStruct; nothing is computed.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    return flops_by_scope(function, *args).total()
 
 
 def training_flops(loss: Callable, *args: Any) -> int:
@@ -25,29 +26,47 @@ def training_flops(loss: Callable, *args: Any) -> int:
     return 3 * forward_flops(loss, *args)
 
 
-def _count(jaxpr: Any) -> int:
-    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+def flops_by_scope(function: Callable, *args: Any) -> Counter[str]:
+    """The same by the scope in which each product stands, such as the path of its module."""
+    found: Counter[str] = Counter()
+    _count(jax.make_jaxpr(function)(*args).jaxpr, "", 1, found)
+    return found
 
 
-def _of_equation(equation: Any) -> int:
+def _count(jaxpr: Any, scope: str, times: int, found: Counter[str]) -> None:
+    for equation in jaxpr.eqns:
+        _count_equation(equation, scope, times, found)
+
+
+def _count_equation(equation: Any, scope: str, times: int, found: Counter[str]) -> None:
     name = equation.primitive.name
+    scope = f"{scope}/{equation.source_info.name_stack}"
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         shape = equation.invars[0].aval.shape
-        return 2 * equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
+        each = 2 * equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
+        found[scope] += times * each
+        return
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval
         out_features = equation.params["dimension_numbers"].rhs_spec[0]
         each = kernel.size // kernel.shape[out_features]
-        return 2 * equation.outvars[0].aval.size * each
+        found[scope] += times * 2 * equation.outvars[0].aval.size * each
+        return
     if name in KERNELS:
-        return KERNELS[name](equation)
-    inner = [_count(jaxpr) for jaxpr in _inner(equation.params)]
+        found[scope] += times * KERNELS[name](equation)
+        return
+    inner = _inner(equation.params)
     if name == "cond":
-        return max(inner, default=0)
+        branches: list[Counter[str]] = [Counter() for _ in inner]
+        for jaxpr, branch in zip(inner, branches, strict=True):
+            _count(jaxpr, scope, times, branch)
+        found.update(max(branches, key=lambda branch: sum(branch.values()), default={}))
+        return
     if name in ("custom_vjp_call", "custom_jvp_call"):
-        return inner[0] if inner else 0
-    return sum(inner) * (equation.params["length"] if name == "scan" else 1)
+        inner = inner[:1]
+    for jaxpr in inner:
+        _count(jaxpr, scope, times * (equation.params["length"] if name == "scan" else 1), found)
 
 
 def _of_cudnn_attention(equation: Any) -> int:

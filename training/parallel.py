@@ -14,10 +14,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from errors import ConfigError
-from training import cores
+from training import cores, planned
+from training.rows import pad_rows, padded_shapes
 
 AXIS = "data"
 RULES = (
@@ -36,16 +38,6 @@ RULES = (
 # fn(state, batch, key, axis_name) -> (state, record) and fn(params, batch) -> sums
 TrainFn = Callable[..., tuple[Any, Any]]
 EvalFn = Callable[..., Any]
-
-
-def _pad_rows(batch: Any, multiple: int) -> Any:
-    """Adds rows of zeros (weight 0) until the batch divides."""
-
-    def padded(x: np.ndarray) -> np.ndarray:
-        missing = -x.shape[0] % multiple
-        return np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) if missing else x
-
-    return jax.tree.map(padded, batch)
 
 
 def by_rows(carry: Any, multiple: int, field: str) -> Any:
@@ -115,10 +107,18 @@ class PmapStrategy:
     def put(self, batch: Any) -> Any:
         """(B, ...) to (devices, B / devices, ...), padded with rows of weight 0."""
         num = len(self.devices)
-        batch = _pad_rows(batch, self.multiple)
+        batch = pad_rows(batch, self.multiple)
         return jax.tree.map(lambda x: x.reshape(num, x.shape[0] // num, *x.shape[1:]), batch)
 
-    def train_step(self, step: TrainFn) -> TrainFn:
+    def shapes(self, batch: Any) -> Any:
+        """What `put` would give, as shapes."""
+        num = len(self.devices)
+        batch = padded_shapes(batch, self.multiple)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((num, x.shape[0] // num, *x.shape[1:]), x.dtype), batch
+        )
+
+    def train_step(self, step: TrainFn) -> planned.Program:
         """Compiles fn(state, batch, key); the state's buffers are reused.
 
         Outside, the state is whole: its carry has the shape (B, ...), spread over devices.
@@ -151,7 +151,11 @@ class PmapStrategy:
             state, carry, record = compiled(state.replace(carry=None), carry, batch, key)
             return state.replace(carry=None if carry is None else join(carry)), record
 
-        return whole
+        def lower(state: Any, batch: Any, key: Any) -> Any:
+            carry = None if state.carry is None else jax.eval_shape(cut, state.carry)
+            return compiled.lower(state.replace(carry=None), carry, batch, key)
+
+        return planned.Program(whole, lower)
 
     def eval_step(self, step: EvalFn) -> EvalFn:
         """Compiles fn(params, batch) -> (sums over all devices, carry of the batch)."""
@@ -211,17 +215,27 @@ class MeshStrategy:
 
     def put(self, batch: Any) -> Any:
         """The batch, its rows spread over data and fsdp, padded with rows of weight 0."""
-        batch = _pad_rows(batch, self.multiple)
-        return jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec(("data", "fsdp"))))
+        batch = pad_rows(batch, self.multiple)
+        return jax.device_put(batch, self._rows())
 
-    def train_step(self, step: TrainFn) -> TrainFn:
+    def _rows(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
+
+    def shapes(self, batch: Any) -> Any:
+        """What `put` would give, as shapes."""
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._rows()),
+            padded_shapes(batch, self.multiple),
+        )
+
+    def train_step(self, step: TrainFn) -> planned.Program:
         """Compiles fn(state, batch, key); the state's buffers are reused."""
 
         def whole(state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
             return step(state, batch, key, axis_name=None)
 
         compiled = jax.jit(whole, donate_argnums=0, out_shardings=(self.shardings, None))
-        return self._in_scope(compiled)
+        return planned.Program(self._in_scope(compiled), self._in_scope(compiled.lower))
 
     def eval_step(self, step: EvalFn) -> EvalFn:
         """Compiles fn(params, batch) -> (sums, carry of the batch)."""
@@ -252,7 +266,7 @@ def build_strategy(block: Mapping[str, Any], accumulate: int = 1) -> Strategy:
         ConfigError: more devices than there are, a mesh that does not multiply to them, or
             canonical shards that they do not divide.
     """
-    found, wanted = jax.devices(), block["num_devices"]
+    found, wanted = planned.devices(), block["num_devices"]
     if wanted > len(found):
         raise ConfigError(
             f"config.parallel.num_devices is {wanted}, but JAX sees {len(found)} "
@@ -275,7 +289,7 @@ def build_strategy(block: Mapping[str, Any], accumulate: int = 1) -> Strategy:
             f"config.parallel.mesh {shape} has {int(np.prod(shape))} places for "
             f"{len(devices)} device(s); the product must be equal (a leading 0 is filled in)."
         )
-    auto = (AxisType.Auto,) * 3
-    return MeshStrategy(
-        jax.make_mesh(shape, ("data", "fsdp", "tensor"), auto, devices=devices), accumulate
-    )
+    # An axis may be part of one of a torus: 4 of v5p's 8 x 8 x 16, which make_mesh refuses.
+    places = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    mesh = Mesh(places, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    return MeshStrategy(mesh, accumulate)

@@ -50,9 +50,9 @@ class Trainer:
     ) -> None:
         self.settings, self.task, self.model, self.strategy = settings, task, model, strategy
         self.run, self.stop = run, stop
-        self._init, self._abstract = init, strategy.abstract(init)
+        self._init, self.abstract = init, strategy.abstract(init)
         self._train_step = strategy.train_step(step)
-        self._eval_step, self._eval_sums = strategy.eval_step(eval_sums), eval_sums
+        self._eval_step, self.eval_sums = strategy.eval_step(eval_sums), eval_sums
         self._key = jax.random.fold_in(jax.random.key(settings["seed"]), 1)
         self._flops: dict[tuple, int] = {}
         self._pending: tuple | None = None
@@ -77,7 +77,7 @@ class Trainer:
         return step
 
     def _restore(self, saver: Checkpointer) -> int:
-        found = saver.restore(self._abstract, must_match=self.task.fingerprint())
+        found = saver.restore(self.abstract, must_match=self.task.fingerprint())
         self.goodput.resume(self.run.path, found[2].get("goodput") if found else None)
         if found is None:
             self.state = self.strategy.init(self._init)
@@ -92,7 +92,7 @@ class Trainer:
     @property
     def shapes(self) -> Any:
         """The tree of the parameters, of which only shapes are known before restore()."""
-        return self._abstract.params
+        return self.abstract.params
 
     def replace_params(self, params: Any) -> None:
         """Other parameters, and moving averages that begin with them, on the same devices."""
@@ -134,10 +134,15 @@ class Trainer:
         self.read_pending()
         self._pending = (step, record, counts, began)
 
+    def lower(self, batch: dict[str, Any]) -> Any:
+        """The train step for a batch of such shapes, a jax.stages.Lowered: nothing is run."""
+        key = jax.eval_shape(lambda: self._key)
+        return self._train_step.lower(self.abstract, self.strategy.shapes(batch), key)
+
     def _batch_flops(self, batch: dict[str, np.ndarray]) -> int:
         shapes = tuple(x.shape for x in batch.values())
         if shapes not in self._flops:
-            self._flops[shapes] = training_flops(self._eval_sums, self.shapes, batch)
+            self._flops[shapes] = training_flops(self.eval_sums, self.shapes, batch)
         return self._flops[shapes]
 
     def read_pending(self) -> None:

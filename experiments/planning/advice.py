@@ -1,0 +1,100 @@
+"""What to change when a step does not fit, and how many rows do."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from analysis.planning import largest
+from errors import ConfigError
+from experiments.planning.report import Plan, gib, table
+
+Settings = dict[str, Any]
+Planner = Callable[..., Plan]
+Say = Callable[[str], None]
+
+
+def _changed(settings: Mapping[str, Any], **options: Any) -> Settings:
+    """The settings with other options of the model, "__" before fields of the whole config."""
+    found = copy.deepcopy(dict(settings))
+    model = found["model"].get("inner", found["model"])
+    for name, value in options.items():
+        if name.startswith("__"):
+            found[name[2:]] = {**found[name[2:]], **value} if isinstance(value, dict) else value
+        else:
+            model[name] = value
+    return found
+
+
+def variants(settings: Mapping[str, Any], count: int) -> Iterator[tuple[str, Settings]]:
+    """(what to say on the command line, settings), what costs least speed first."""
+    model = settings["model"].get("inner", settings["model"])
+    sharded = {"strategy": "mesh", "mesh": (1, count, 1)}
+    apart = settings["parallel"]["strategy"] == "mesh" and settings["parallel"]["mesh"][1] > 1
+    steps: list[tuple[str, dict[str, Any]]] = []
+    if model.get("dtype") == "float32":
+        steps.append(("--config.model.dtype=bfloat16", {"dtype": "bfloat16"}))
+    if count > 1 and not apart:
+        steps.append((f"--mesh=1,{count},1", {"__parallel": sharded}))
+    if model.get("remat") is False:
+        steps.append(("--config.model.remat=true", {"remat": True}))
+    for pieces in (2, 8):
+        more = settings["accumulate"] * pieces
+        steps.append((f"--config.accumulate={more}", {"__accumulate": more}))
+    yield from ((words, _changed(settings, **options)) for words, options in steps)
+    both = [step for step in steps if "__accumulate" not in step[1]]
+    for more in ([], steps[-1:]):
+        if len(both) + len(more) > 1:
+            chosen = [*both, *more]
+            options = {name: value for _, step in chosen for name, value in step.items()}
+            yield " ".join(words for words, _ in chosen), _changed(settings, **options)
+
+
+def what_to_change(settings: Settings, plan: Plan, planner: Planner, say: Say) -> None:
+    """Memory of the variants; the first one that should fit is compiled."""
+    ratio = plan.memory / plan.formula.memory
+    rows, first = [["what to change", "GiB, about"]], None
+    for words, changed in variants(settings, plan.target.num_chips):
+        try:
+            memory = planner(changed, compiling=False).formula.memory * ratio
+        except ConfigError:  # rows that so many micro-batches do not divide
+            continue
+        rows.append([words, gib(memory)])
+        if first is None and memory <= plan.limit:
+            first = (words, changed)
+    say("")
+    for line in table(rows):
+        say(line)
+    if first is None:
+        say("  None of these fits: take more chips, fewer rows, or a tensor axis (--mesh).")
+        return
+    found = planner(first[1])
+    verdict = "fits" if found.fits else "does not fit either"
+    how = "Compiled" if found.compiled else "By formula"
+    say(f"  {how} with {first[0]}: {gib(found.memory)} of {gib(found.limit)} GiB: {verdict}")
+
+
+def largest_batch(settings: Settings, plan: Plan, planner: Planner, say: Say) -> None:
+    """Searches the most rows whose step fits, by compiling it."""
+    given, field = plan.given, plan.given.rows_field
+    per_row = settings["task"][field] / given.rows
+    strategy = settings["parallel"]
+    apart = plan.target.num_chips
+    if strategy["strategy"] == "mesh":
+        apart = plan.target.num_chips // strategy["mesh"][2]
+    unit = apart * settings["accumulate"]
+
+    def memory(rows: int) -> float:
+        if rows == given.rows:
+            return plan.memory
+        task = {**settings["task"], field: int(rows * per_row)}
+        found = planner({**settings, "task": task})
+        say(f"  {rows:,} rows: {gib(found.memory)} GiB")
+        return found.memory
+
+    say("\nThe largest batch:")
+    slope = plan.formula.activations / given.rows
+    rows = largest(memory, plan.limit, unit, given.rows, slope)
+    if rows:
+        say(f"  {rows:,} rows: --config.task.{field}={int(rows * per_row)}")
+    else:
+        say(f"  not even {unit:,} rows fit.")

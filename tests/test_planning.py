@@ -1,0 +1,324 @@
+"""Plans: formulas against brute force, compiled text against known programs, and the command."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from model_cases import LANGUAGE_MODELS, SEQ2SEQ, VOCAB
+
+import models
+import tasks
+import train
+from analysis import planning
+from analysis.chips import CHIPS
+from errors import ConfigError
+from experiments import plan
+from experiments.planning import compiler, formulas, stand_in, targets
+from experiments.planning.programs import read_program
+from training.config_files import load_config
+from training.parallel import build_strategy
+from training.planned import on_devices
+
+
+def ring_all_reduce(group: int, size: int) -> tuple[np.ndarray, int]:
+    """(what each device has in the end, bytes that the first one sent), chunk by chunk."""
+    values = [np.arange(size, dtype=np.float32) * (i + 1) for i in range(group)]
+    held = [np.split(value, group) for value in values]
+    sent = 0
+    for turn in range(2 * (group - 1)):
+        moving = [(i, (i - turn) % group, held[i][(i - turn) % group].copy()) for i in range(group)]
+        for i, chunk, data in moving:
+            to = (i + 1) % group
+            held[to][chunk] = data if turn >= group - 1 else held[to][chunk] + data
+            sent += data.nbytes if i == 0 else 0
+    return np.stack([np.concatenate(parts) for parts in held]), sent
+
+
+@pytest.mark.parametrize("group", [2, 3, 8])
+def test_a_ring_sends_what_the_formula_says(group):
+    size = 24
+    found, sent = ring_all_reduce(group, size)
+    expected = np.arange(size) * group * (group + 1) / 2
+    np.testing.assert_allclose(found, np.tile(expected, (group, 1)))
+    assert sent == planning.ring("all-reduce", group, 4 * size)
+    assert 2 * planning.ring("all-gather", group, 4 * size) == sent
+
+
+LIMIT = 1000.0
+MEMORIES = {
+    "straight": lambda rows: 100 + 7.3 * rows,
+    "bent": lambda rows: 50 + 0.02 * rows**2,
+    "stairs": lambda rows: 100 + 64 * np.ceil(rows / 16),
+    "steep": lambda rows: 300 * rows,
+    "none": lambda rows: 2000 + rows,
+}
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_the_largest_batch_is_within_a_sixteenth_of_the_best(name):
+    cases = 0
+    for unit in (1, 4):
+        for start in (1, 8, 64, 512):
+            asked = []
+
+            def memory(rows, asked=asked):
+                asked.append(rows)
+                return MEMORIES[name](rows)
+
+            found = planning.largest(memory, LIMIT, unit, start, 5.0)
+            every = [n for n in range(unit, 5000, unit) if MEMORIES[name](n) <= LIMIT]
+            best = max(every, default=0)
+            assert found <= best
+            assert best - found <= max(unit, best / 16)
+            assert len(asked) <= planning.MOST_ANSWERS
+            assert found % unit == 0
+            cases += 1
+    print(f"{cases} searches")
+
+
+def test_a_program_counts_loops_as_often_as_they_run_and_knows_its_collectives():
+    mesh = jax.make_mesh((4, 2), ("x", "y"), (jax.sharding.AxisType.Auto,) * 2)
+    rows, columns = (
+        NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("x", None), (None, "y"))
+    )
+
+    @functools.partial(jax.jit, in_shardings=(rows, columns), out_shardings=None)
+    def program(x_BD, w_DD):
+        def body(x_BD, _):
+            return jnp.dot(jnp.tanh(x_BD), w_DD), None
+
+        return jax.lax.scan(body, x_BD, None, length=5)[0].sum()
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 32), (32, 32))]
+    compiled = program.lower(*shapes).compile()
+    found = read_program(compiled.as_text())
+    assert found.flops == 5 * 2 * 16 * 32 * 32 / 8
+    assert found.flops_once == 2 * 16 * 32 * 32 / 8
+    assert 5 in found.loops
+    gathered = [one for one in found.collectives if one.kind == "all-gather"]
+    assert sum(one.number for one in gathered) >= 5
+    assert {one.group for one in gathered} == {2}
+    assert {one.group for one in found.collectives if one.kind == "all-reduce"} <= {2, 4, 8}
+
+
+TPU_TEXT = """
+%body (p: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %p = (s32[]{:T(128)}, f32[8,4]{1,0}) parameter(0)
+  %a = bf16[3,5,8,4]{3,2,1,0:T(8,128)(2,1)} get-tuple-element(%p), index=1
+  %b = bf16[3,5,4,6]{3,2,1,0} get-tuple-element(%p), index=1
+  %c = f32[3,5,8,6]{3,2,1,0} convolution(%a, %b), window={size=3x5 stride=2x4 lhs_dilate=3x5}, \
+dim_labels=01bf_01io->01bf, backend_config={"estimated_cycles":"10"}
+  %r = f32[4,8]{1,0} reduce-scatter(%c), channel_id=3, replica_groups=[2,8]<=[16], \
+dimensions={0}, to_apply=%add
+}
+
+%limit (q: (s32[], f32[8,4])) -> pred[] {
+  %k = s32[]{:T(128)} constant(7)
+  %q = (s32[]{:T(128)}, f32[8,4]{1,0}) parameter(0)
+}
+
+ENTRY %main (x: f32[8,4]) -> f32[8,4] {
+  %x = f32[8,4]{1,0} parameter(0)
+  %w = (s32[], f32[8,4]{1,0}) while(%x), condition=%limit, body=%body
+  %g = f32[2]{0} all-gather(%x), channel_id=9, replica_groups=mesh['axis_0'=2,'axis_1'=8] {'axis_1'}
+  %h = f32[2]{0} all-gather(%x), channel_id=9, replica_groups=mesh['axis_0'=2,'axis_1'=8] {'axis_1'}
+  %s = (f32[4]{0}, f32[8]{0}) all-gather-start(%x), channel_id=10, replica_groups={{0,1},{2,3}}
+  %o = f32[100]{0} all-reduce(%x), channel_id=11, replica_groups={{0},{1}}
+}
+"""
+
+
+def test_the_text_of_a_tpu_program_is_read():
+    found = read_program(TPU_TEXT)
+    batched = 3 * 5 * 2 * 8 * 4 * 6  # a batch of 15 products as one dilated convolution
+    assert (found.flops, found.flops_once, found.loops) == (7 * batched, batched, (7,))
+    assert (found.cycles, found.cycles_once) == (70, 10)
+    sent = {(one.kind, one.group): (one.number, one.sent) for one in found.collectives}
+    assert sent == {
+        ("reduce-scatter", 8): (7, 7 * 4 * 4 * 8 * 8 * 7 / 8),
+        ("all-gather", 8): (1, 4 * 2 * 7 / 8),
+        ("all-gather", 2): (1, 4 * 8 / 2),
+    }
+
+
+def settings_of(config, *overrides):
+    return train.check(load_config(config, overrides))
+
+
+def test_the_parts_of_every_kind_of_model_are_known():
+    blocks = {block["name"]: block for block in (*LANGUAGE_MODELS.values(), *SEQ2SEQ.values())}
+    for block in blocks.values():
+        model = models.build(block, VOCAB)
+        shapes = jax.eval_shape(lambda model=model: models.init(model, jax.random.key(0)))
+        leaves = jax.tree_util.tree_leaves_with_path(shapes["params"])
+        sizes = [(formulas.path_of(path), leaf.size) for path, leaf in leaves]
+        parts = planning.by_part(sizes)
+        assert sum(parts.values()) == models.num_parameters(shapes)
+        assert parts["embedding"] > 0
+        if "transformer" in block["name"]:
+            assert not parts.get(planning.OTHERS)
+            assert parts["attention"] > 0
+            assert parts["feed-forward"] > 0
+    print(f"{len(blocks)} models")
+
+
+CONFIGS = ("bart", "bert", "elmo", "gpt", "t5", "translation", "synthetic", "classification")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_stand_in_has_the_fields_of_the_task(name, tmp_path):
+    settings = settings_of(f"configs/{name}.py:smoke")
+    real = tasks.build(settings["task"], 0, str(tmp_path))
+    found, batch = stand_in.stand_in(settings), real.batch("train", 0)
+    kinds = {name: (x.ndim, x.dtype) for name, x in batch.items()}
+    assert {name: (x.ndim, x.dtype) for name, x in found.batch.items()} == kinds
+    if found.rows_field == "sequences_per_batch":
+        assert {n: x.shape for n, x in found.batch.items()} == {
+            n: x.shape for n, x in batch.items()
+        }
+    assert stand_in.stand_in(settings, 77).task.vocab_size == 77 + len(real.tokenizer.reserved)
+    assert found.task.vocab_size == real.vocab_size  # of text that a program writes
+
+
+TINY_LM = (
+    "configs/gpt.py:smoke",
+    "--config.task.sequence_length=64",
+    "--config.model.num_layers=1",
+    "--config.model.dropout_rate=0",
+)
+
+
+@functools.cache
+def planned(num_devices, *more):
+    """(settings, stand-in, trainer) of the tiny language model."""
+    settings = settings_of(*TINY_LM, *more)
+    given = stand_in.stand_in(settings)
+    return settings, given, compiler.build(settings, given, jax.devices()[:num_devices])
+
+
+def test_formula_and_compiler_agree_on_a_step_and_on_what_it_sends():
+    settings, given, trainer = planned(4)
+    formula = formulas.by_formula(settings, given, trainer)
+    found = compiler.compile_step(trainer, given.batch)
+    assert found.program.flops * 4 == pytest.approx(formula.model_flops, rel=0.1)
+    assert found.arguments == pytest.approx(sum(formula.state.values()), rel=0.1)
+    sent = sum(one.sent for one in found.program.collectives)
+    assert sent == pytest.approx(formula.sent, rel=0.1)
+    (exchange,) = formula.exchanges
+    assert (exchange.what, exchange.kind, exchange.group) == ("gradients", "all-reduce", 4)
+    model = trainer.model
+    products = formula.num_parameters - formula.parameters["norms"]
+    products -= model.d_model * (model.max_positions + 5) + model.d_ff  # looked up, or added
+    dense = planning.dense_flops(products, given.tokens, 1, model.d_model, 64)
+    assert dense == pytest.approx(formula.model_flops, rel=0.01)
+
+
+def test_a_mesh_divides_the_state_and_sends_by_its_axes():
+    whole = formulas.by_formula(*planned(4))
+    mesh = ("--config.parallel.strategy=mesh", "--config.parallel.mesh=(1,2,2)")
+    found = formulas.by_formula(*planned(4, *mesh))
+    assert found.state["parameters"] < 0.45 * whole.state["parameters"]
+    assert found.model_flops == whole.model_flops
+    assert found.activations == pytest.approx(2 * whole.activations)  # rows of two devices
+    kinds = {(one.what, one.kind): one.group for one in found.exchanges}
+    assert kinds == {
+        ("parameters", "all-gather"): 2,
+        ("gradients", "reduce-scatter"): 2,
+        ("activations", "all-reduce"): 2,
+    }
+
+
+def test_remat_keeps_less_and_runs_more():
+    plain = formulas.by_formula(*planned(1))
+    again = formulas.by_formula(*planned(1, "--config.model.remat=true"))
+    assert again.activations < 0.7 * plain.activations
+    assert again.model_flops == plain.model_flops
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_no_chip_beats_its_roofline(name):
+    chip = CHIPS[name]
+    one = planning.roofline(chip, False, 1e15, 1e9, [(8, 1e6)])
+    assert (one.bound, one.seconds) == ("compute", 1e15 / chip.flops)
+    assert planning.utilisation(chip, False, 4e15, one.seconds, 4) == pytest.approx(1)
+    assert planning.roofline(chip, False, 1e9, 1e12, []).bound == "memory"
+    far = planning.roofline(chip, False, 1e9, 1e6, [(chip.together + 1, 1e12)])
+    assert (far.bound, far.seconds) == ("network", 1e12 / chip.network)
+    assert planning.peak(chip, True) <= chip.flops
+    found = planning.budget(1e9, 1000, 0.36, 10, 2.0)
+    assert found == (1_000_000, pytest.approx(100 / 24), pytest.approx(1000), pytest.approx(2000))
+
+
+GOOD = {"8xH100": 8, "H200": 1, "v5p:8x8x16": 1024, "v5e:16x16": 256, "v4:2x2x4": 16}
+BAD = [
+    ("8xH10", "Did you mean 'H100'?"),
+    ("v5:2x2", "Did you mean 'v5"),
+    ("v5e", "v5e:4x4"),
+    ("8xv5e", "v5e:4x4"),
+    ("H100:2x2", "8xH100"),
+    ("v5e:2x2x2", "2 sizes"),
+    ("v5p:4x4", "3 sizes"),
+    ("v5e:32x2", "16x16"),
+    ("v5e:0x2", "2 sizes"),
+    ("v5e:twoxtwo", "2 sizes"),
+    ("0xH100", "at least one"),
+    ("", "Known: A100"),
+]
+
+
+def test_devices_are_known_or_refused_in_one_line(capsys):
+    assert {text: targets.parse_target(text).num_chips for text in GOOD} == GOOD
+    for text, words in BAD:
+        code = plan.main([f"--devices={text}", "--config=configs/gpt.py:smoke"])
+        message = capsys.readouterr().err
+        assert (code, message.count("\n")) == (64, 1), text
+        assert words in message, message
+    print(f"{len(BAD)} targets refused")
+
+
+REFUSED = [
+    (("--mesh=2,2",), "1,8,2"),
+    (("--mesh=2,2,1",), "has 4 places"),
+    (("--mesh=0,2,2",), "1,8,2"),
+    (("--tokens=-1",), "above 0"),
+    (("--config.model.d_modle=3",), "Did you mean 'd_model'?"),
+    (("--devises=3",), "--devises=3"),
+]
+
+
+def test_what_is_wrong_with_a_plan_is_one_line(capsys):
+    for arguments, words in REFUSED:
+        code = plan.main(["--config=configs/gpt.py:smoke", "--devices=8xH100", *arguments])
+        message = capsys.readouterr().err
+        assert (code, message.count("\n")) == (64, 1), arguments
+        assert words in message, message
+    code = plan.main(["--config=configs/gpt.py:smoke", "--devices=64xH100"])
+    assert (code, "64 simulated devices" in capsys.readouterr().err) == (64, True)
+
+
+def test_the_command_says_what_does_not_fit_and_what_to_change(capsys, monkeypatch):
+    small = CHIPS["H100"]._replace(memory=3.6e6)
+    monkeypatch.setitem(CHIPS, "H100", small)
+    arguments = [f"--config={TINY_LM[0]}", *TINY_LM[1:], "--devices=4xH100", "--formula"]
+    assert plan.main([*arguments, "--tokens=1e9", "--price=2", "--largest_batch"]) == 0
+    found = capsys.readouterr().out
+    for words in (
+        "DOES NOT FIT",
+        "--mesh=1,4,1",
+        "--config.model.remat=true",
+        "chip-hours",
+        "rows",
+    ):
+        assert words in found, found
+
+
+def test_devices_of_a_plan_are_those_that_a_strategy_is_built_for():
+    block = {"strategy": "mesh", "num_devices": 0, "mesh": (1, 2, 1), "canonical_shards": 0}
+    chosen = jax.devices()[6:]
+    with on_devices(chosen):
+        assert list(build_strategy({**block, "num_devices": 2}).mesh.devices.flat) == chosen
+    with pytest.raises(ConfigError, match="product must be equal"):
+        build_strategy({**block, "num_devices": 8})
