@@ -53,7 +53,10 @@ def bytes_of(folder: Path) -> int:
 
 
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("levels", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "levels",
+    [pytest.param(2, marks=pytest.mark.heavy), pytest.param(20, marks=pytest.mark.slow)],
+)
 def test_a_run_survives_a_full_disk(tmp_path: Path, levels: int) -> None:
     """A tmpfs of each size, from one page to all but one; then it is given more room."""
     if not os.access("/proc/mounts", os.R_OK):

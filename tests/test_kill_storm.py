@@ -106,6 +106,7 @@ BUGS = {
 }
 
 
+@pytest.mark.heavy
 def test_a_resumed_run_that_forgets_something_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
