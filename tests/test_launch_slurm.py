@@ -88,6 +88,7 @@ def test_slurm_s_refusal_is_one_line(tmp_path: Path, capsys) -> None:
 @pytest.mark.heavy
 def test_a_run_of_two_tasks_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """train.py itself: its processes find each other through Slurm's variables."""
+    pytest.importorskip("training.connecting")
     monkeypatch.setattr(plan, "PROGRAM", Path(train.__file__).absolute())
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # a device for each process
     out, data_dir = tmp_path / "out", trainer_cases.make_data_dir(tmp_path / "data")

@@ -133,7 +133,7 @@ def execute(todo: Sequence[Run], out: Path, options: argparse.Namespace, board: 
             write_atomic(folder / name, text)
     print("Once, by whoever looks after the cluster:", file=sys.stderr)
     print(shlex.join(["kubectl", "apply", f"--filename={folder / 'queue.yaml'}"]))
-    print(f"The {len(todo)} runs, which wait in the queue for room:", file=sys.stderr)
+    print(f"Runs ({len(todo)}), which wait in the queue for room:", file=sys.stderr)
     print(shlex.join(["kubectl", "apply", f"--filename={folder / 'runs.yaml'}"]))
     return True
 
