@@ -285,7 +285,7 @@ REFUSED = [
     (("--mesh=0,2,2",), "1,8,2"),
     (("--tokens=-1",), "above 0"),
     (("--config.model.d_modle=3",), "Did you mean 'd_model'?"),
-    (("--devises=3",), "--devises=3"),
+    (("--devises=3",), "'--devises'"),
 ]
 
 

@@ -11,6 +11,7 @@ import jax
 
 from analysis.chips import Chip, find_chip
 from errors import ConfigError
+from training import cores
 
 MOST_SIMULATED = 4096  # devices that a CPU can show itself as
 MOST_COMPILED = 256  # of them; above, formulas
@@ -74,7 +75,7 @@ def prepare(target: Target) -> None:
     jax.config.update("jax_platforms", "cpu")
     if target.topology and has_compiler():
         os.environ.pop("XLA_FLAGS", None)  # one that libtpu does not know ends the process
-    elif target.num_chips > 1:
+    elif target.num_chips > 1 and not cores.asked_for():
         if target.num_chips > MOST_SIMULATED:
             raise ConfigError(
                 f"--devices: at most {MOST_SIMULATED:,} can be simulated, got {target.name!r}."
