@@ -5,6 +5,7 @@
 
 The same command again resumes the run, exactly; a finished run says so. Exit codes: 0 done,
 64 bad config or arguments, 65 bad data, 70 non-finite, 74 disk, 75 preempted (run it again).
+Many processes: the same command in each, with --coordinator; see docs/scaling.md.
 """
 
 import argparse
@@ -21,10 +22,12 @@ import models
 import tasks
 from errors import Parser, Preempted, SeqlabError
 from models import join
-from trained import begin_with, cache_of, check_tokenizers, load_parts
+from trained import begin_with, cache_of, changes_since_start, check_tokenizers, load_parts
 from training import compilation, config_files, cores, gradients, parallel, report, schema
 from training.checkpoint_reader import good_steps
 from training.checkpoints import Checkpointer
+from training.connecting import add_process_arguments, connected, leave
+from training.distributed import check_same, is_first, local, number, stop_flag
 from training.freezing import freeze
 from training.goodput import Goodput, process_start
 from training.layer_decay import decay_layers
@@ -32,10 +35,12 @@ from training.memory import keep_freed_memory
 from training.metrics import MetricsWriter
 from training.optimizer import build_clip, build_optimizer
 from training.progress import ProgressBar
+from training.rows import by_rows
 from training.run_directory import RunDirectory
 from training.signals import StopFlag
 from training.state import TrainState, UpdateRule, create_state
 from training.trainer import Trainer
+from training.witness import console, metrics_writer, run_directory
 
 
 def train_step(
@@ -86,7 +91,7 @@ def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: Sto
     def init() -> TrainState:
         key = jax.random.fold_in(jax.random.key(settings["seed"]), 0)
         params, carry = models.init_boxed(model, key)["params"], task.init_carry(model)
-        carry = parallel.by_rows(carry, strategy.multiple, "config.task.sequences_per_batch")
+        carry = by_rows(carry, strategy.multiple, "config.task.sequences_per_batch")
         return create_state(params, optimizer, ema > 0, carry)
 
     def eval_sums(params: Any, batch: dict) -> dict:
@@ -107,7 +112,7 @@ def fit(trainer: Trainer, saver: Checkpointer, metrics: MetricsWriter, start: in
         return start
     batches = trainer.task.stream("train", start, num_steps)
     try:
-        with ProgressBar(num_steps, start) as bar:
+        with ProgressBar(num_steps, start, stream=console()) as bar:
             due = start == num_steps or start % settings["eval_every"] == 0
             if due and trainer.evaluated < start:
                 trainer.validate(metrics, start)  # a stop came in the middle of it
@@ -144,13 +149,16 @@ def finish(trainer: Trainer, metrics: MetricsWriter, step: int) -> dict[str, Any
     split, task = trainer.settings["final_split"], trainer.task
     params = trainer.final_params()
     scores = trainer.evaluate(params, split)
-    found = task.evaluate(trainer.model, {"params": params}, split, trainer.stop.check)
+    variables, found = {"params": local(params)}, tasks.Evaluation()
+    if is_first():  # alone: the others wait for it before they leave
+        found = task.evaluate(trainer.model, variables, split, trainer.stop.poll)
     scores |= found.scores
     metrics.write(step, split, scores | trainer.meter.totals)
     for sample in found.samples:
         metrics.text(step, "samples", "  \n".join(f"{k}: {v}" for k, v in sample.items()))
     metrics.sync()
-    report.draw_curve(trainer.run.path)
+    if is_first():
+        report.draw_curve(trainer.run.path)
     metrics.write(step, "goodput", trainer.goodput.row())
     return {
         "step": step,
@@ -174,7 +182,7 @@ def train(settings: dict, workdir: str | Path, began: float | None = None) -> di
     Raises:
         SeqlabError: with a sentence and an exit code; whatever was saved stays.
     """
-    run = RunDirectory(workdir)
+    run = run_directory(workdir)
     run.check()
     if run.exists:  # another trainer in it is named before any data is read
         run.lock()
@@ -183,7 +191,7 @@ def train(settings: dict, workdir: str | Path, began: float | None = None) -> di
         if run.is_finished(settings["num_steps"]):
             return run.result() or {}
         cache = cache_of(settings)
-        with StopFlag() as stop, Goodput(began) as goodput:
+        with stop_flag() as stop, Goodput(began) as goodput:
             begun = good_steps(run.checkpoints)  # or else with the models that init_from names
             parts = {} if begun else load_parts(settings["init_from"])
             compilation.keep_compiled(cache)  # now, because load_parts chooses that of its runs
@@ -198,20 +206,6 @@ def train(settings: dict, workdir: str | Path, began: float | None = None) -> di
                 run.lock()
             trainer.goodput = goodput
             return _run(trainer, run, changes, fingerprint, params)
-
-
-def changes_since_start(settings: dict, run: RunDirectory) -> list[schema.Change]:
-    """What this command changes of the config with which the run was started.
-
-    Raises:
-        ConfigError: something that decides what the run has learned so far.
-    """
-    started = run.read_config() if run.exists else None
-    if started is None:
-        return []
-    started = check(started)  # fills in options that are younger than the run
-    may_change = tasks.TASKS[settings["task"]["name"]].may_change
-    return schema.compare_for_resume(schema.to_json(started), schema.to_json(settings), may_change)
 
 
 def check(config: Mapping) -> dict:
@@ -244,9 +238,10 @@ def _run(
                 run.journal("config_change", field=change.path, old=change.old, new=change.new)
             run.write_config(schema.to_json(settings))
             run.write_environment()
-            trainer.task.save(run.path)
+            if is_first():
+                trainer.task.save(run.path)
             run.journal("restore", step=start)
-            with MetricsWriter(run.path, start) as metrics:
+            with metrics_writer(run.path, start) as metrics:
                 trainer.goodput.enter("step")
                 step = fit(trainer, saver, metrics, start)
                 with trainer.goodput.phase("save"):
@@ -267,11 +262,15 @@ def work(options: argparse.Namespace) -> None:
     """Trains what a command asks for and says what came of it."""
     fields = [f"--config.profile={options.profile}"] if options.profile else []
     settings = check(config_files.load_config(options.config, [*options.overrides, *fields]))
-    cores.split(settings["parallel"]["num_devices"])
-    run = RunDirectory(options.workdir)
-    run.check()
-    done = run.result()
-    result = train(settings, options.workdir, process_start())
+    with connected(options):
+        cores.split(settings["parallel"]["num_devices"], number())
+        check_same(settings)
+        run = RunDirectory(options.workdir)
+        run.check()
+        done = run.result()
+        result = train(settings, options.workdir, process_start())
+    if not is_first():
+        return
     if done == result:
         print(f"This run is finished (step {result['step']}); raise config.num_steps to go on.")
     print(report.final_text(result, Path(options.workdir)))
@@ -283,10 +282,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="FILE.py:ARGUMENTS, see configs/")
     parser.add_argument("--workdir", required=True, help="run directory; made, or resumed")
     parser.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps: RUN/profile")
+    add_process_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="tracebacks for all errors")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     keep_freed_memory()
-    return parser.run(work, argv)
+    return leave(parser.run(work, argv))
 
 
 if __name__ == "__main__":

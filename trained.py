@@ -13,10 +13,11 @@ import models
 import tasks
 from errors import ConfigError, DataError
 from models import join
-from training import checkpoint_reader, compilation, final_params, schema
+from training import checkpoint_reader, compilation, distributed, final_params, schema
 from training.manifest import Manifest
 from training.run_directory import CONFIG, RunDirectory
 from training.trainer import Trainer
+from training.witness import console
 from trees import named_leaves
 
 TOKEN_PREDICTORS = ("seq2seq", "language_model", "encoder")  # kinds with a loss of each token
@@ -123,6 +124,35 @@ def load_parts(init_from: Mapping[str, Any]) -> dict[str, TrainedRun]:
     }
 
 
+def changes_since_start(settings: dict[str, Any], run: RunDirectory) -> list[schema.Change]:
+    """What this command changes of the config with which the run was started.
+
+    Raises:
+        ConfigError: something that decides what the run has learned so far.
+    """
+    started = run.read_config() if run.exists else None
+    if started is None:
+        return []
+    # Options that are younger than the run are filled in.
+    started = schema.validate(started, models=models.MODELS, tasks=tasks.TASKS)
+    may_change = tasks.TASKS[settings["task"]["name"]].may_change
+    return schema.compare_for_resume(schema.to_json(started), schema.to_json(settings), may_change)
+
+
+def begin_with(trainer: Trainer, run: RunDirectory, parts: Mapping[str, Any]) -> None:
+    """Fills fresh parameters from those of trained models, and says how.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    wanted = trainer.settings["init_from"]
+    found = join.match(trainer.shapes, parts, wanted["allow"])
+    trainer.replace_params(join.fill(distributed.local(trainer.state.params), parts, found))
+    print(found.summary(), file=console() or sys.stderr)
+    names = {key: value for key, value in found._asdict().items() if key != "moves"}
+    run.journal("init_from", runs=wanted, **names)
+
+
 def check_tokenizers(parts: Mapping[str, TrainedRun], tokenizer: data.Tokenizer) -> None:
     """Refuses models that have other words than the run, which may have more ids that are no
     words; raises ConfigError."""
@@ -134,20 +164,6 @@ def check_tokenizers(parts: Mapping[str, TrainedRun], tokenizer: data.Tokenizer)
                 "config.task.source and config.task.tokenizer of this run, or read its tokenizer: "
                 "--config.task.tokenizer=\"{'name': 'saved', 'path': 'RUN/tokenizer'}\"."
             )
-
-
-def begin_with(trainer: Trainer, run: RunDirectory, parts: Mapping[str, Any]) -> None:
-    """Fills fresh parameters from those of trained models, and says how.
-
-    Raises:
-        ConfigError: they do not fit.
-    """
-    wanted = trainer.settings["init_from"]
-    found = join.match(trainer.shapes, parts, wanted["allow"])
-    trainer.replace_params(join.fill(trainer.state.params, parts, found))
-    print(found.summary(), file=sys.stderr)
-    names = {key: value for key, value in found._asdict().items() if key != "moves"}
-    run.journal("init_from", runs=wanted, **names)
 
 
 def read_params(

@@ -6,7 +6,7 @@ batches = PairBatches(source, tokenizer, data_dir, seed=0, tokens_per_batch=2048
 batches.batch("train", step)
 """
 
-from data.batching import Batches, check_ids, host_slice
+from data.batching import Batches, check_ids
 from data.build import TOKENIZERS, build_source, build_tokenizer, load_tokenizer
 from data.corruption import CLS, MASK, SENTINELS, SEP
 from data.denoising_batches import DenoisingBatches, PrefixBatches
@@ -46,7 +46,6 @@ __all__ = [
     "build_source",
     "build_tokenizer",
     "check_ids",
-    "host_slice",
     "load_tokenizer",
     "prefetch",
     "spellings",

@@ -160,18 +160,3 @@ def check_ids(batch: Mapping[str, np.ndarray], vocab_size: int) -> None:
             f"batch field {field!r}, row {place[0]}, column {place[-1]}: id {ids[tuple(place)]} "
             f"is outside the vocabulary of {vocab_size}."
         )
-
-
-def host_slice(batch: Mapping[str, np.ndarray], index: int, count: int) -> dict[str, np.ndarray]:
-    """The rows of host `index` of `count`: each takes an equal run of neighbouring rows.
-
-    Raises:
-        DataError: the rows cannot be divided evenly.
-    """
-    sliced = {}
-    for field, array in batch.items():
-        rows, left = divmod(len(array), count)
-        if left or not 0 <= index < count:
-            raise DataError(f"{len(array)} rows cannot be divided: host {index} of {count}.")
-        sliced[field] = array[index * rows : (index + 1) * rows]
-    return sliced

@@ -208,17 +208,6 @@ def test_the_fingerprint_follows_what_decides_the_batches(batches, cache, tmp_pa
     print(f"{len(others)} changes")
 
 
-def test_hosts_share_a_batch(batches):
-    batch = batches.batch("train", 5)
-    for count in (1, 2, 4, 8):
-        parts = [data.host_slice(batch, host, count) for host in range(count)]
-        for key, values in batch.items():
-            assert (np.concatenate([part[key] for part in parts]) == values).all()
-    for host, count in ((0, 3), (2, 2), (-1, 2)):
-        with pytest.raises(DataError, match=rf"rows cannot be divided: host {host} of {count}"):
-            data.host_slice(batch, host, count)
-
-
 @pytest.mark.parametrize("field", ["source", "inputs", "targets"])
 @pytest.mark.parametrize("bad", [-1, -(2**31), 77, 2**31 - 1])
 def test_an_id_that_the_vocabulary_lacks_is_refused(field, bad):

@@ -16,6 +16,7 @@ from tests.test_resume import as_after
 from tests.trainer_cases import outcome, settings_of
 from training import parallel
 from training.optimizer import build_optimizer
+from training.rows import by_rows
 from training.state import UpdateRule, create_state
 
 ROWS, K1, K2 = 8, 6, 10
@@ -158,7 +159,7 @@ def run(cache, *, accumulate=1, **options):
     )
 
     def init():
-        carry = parallel.by_rows(task.init_carry(model), strategy.multiple, "rows")
+        carry = by_rows(task.init_carry(model), strategy.multiple, "rows")
         return create_state(
             models.init_boxed(model, jax.random.key(0))["params"], optimizer, False, carry
         )

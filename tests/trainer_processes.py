@@ -19,7 +19,7 @@ class Hit(NamedTuple):
     """A signal that a process sends to itself.
 
     Attributes:
-        number: of the signal.
+        number: of the signal; 0 is none, and the process stands still.
         phase: one of PHASES.
         count: at which entry of the phase, from 1.
         delay: seconds from there to the signal, which another thread sends; 0 is at once.
@@ -35,6 +35,7 @@ class Hit(NamedTuple):
 PHASES: dict[str, tuple[Any, str]] = {
     "data": (tasks, "build"),
     "restore": (Trainer, "restore"),
+    "batch": (tasks.Translation, "batch"),
     "step": (Trainer, "dispatch"),
     "save": (Checkpointer, "save"),
     "manifest": (Checkpointer, "_complete"),
@@ -69,6 +70,8 @@ def _command(
         left = hit.count
 
         def send() -> None:
+            if not hit.number:
+                time.sleep(3600)
             os.kill(os.getpid(), hit.number)
 
         def entered() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -90,7 +91,9 @@ def read_arrays(folder: Path, manifest: Manifest, names: list[str]) -> dict[str,
             stored[name] = ocp.RestoreArgs(restore_type=np.ndarray)
     manifest.verify_files(folder)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        alone = this_process_alone()
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
             args = ocp.args.PyTreeRestore(stored, restore_args=stored, partial_restore=True)
             arrays |= reader.restore(folder / ITEM, args)
         manifest.verify_arrays(arrays)
@@ -100,6 +103,15 @@ def read_arrays(folder: Path, manifest: Manifest, names: list[str]) -> dict[str,
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Damaged(f"its arrays cannot be read ({reason[:200]})") from error
     return arrays
+
+
+def this_process_alone() -> ocp.options.MultiprocessingOptions:
+    """Keeps Orbax from waiting for other processes of the run: each reads for itself, and one
+    writes."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
 
 
 def refuse_if_all_are_bad(bad: list[tuple[Path, str]]) -> None:

@@ -17,13 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from errors import ConfigError, NonFiniteError, StorageError
+from training import distributed
+from training.checkpoint_checks import check_structure, refuse_if_not_finite
 from training.checkpoint_folder import CheckpointFolder
-from training.checkpoint_reader import ITEM, quiet_orbax, read_arrays, refuse_if_all_are_bad
+from training.checkpoint_reader import (
+    ITEM,
+    quiet_orbax,
+    read_arrays,
+    refuse_if_all_are_bad,
+    this_process_alone,
+)
 from training.files import free_bytes, patiently, size, storage_errors
 from training.manifest import ArrayInfo, Damaged, Manifest, file_digests
 from training.run_directory import now, provenance
@@ -38,7 +45,8 @@ class Checkpointer:
     """Saves and restores a pytree of arrays; a context manager.
 
     One process at a time may write to a directory: hold the run lock before entering. To read
-    only, use training/checkpoint_reader.py, which changes nothing on the disk.
+    only, use training/checkpoint_reader.py, which changes nothing on the disk. Of the processes
+    of one run all call the methods, and the first writes.
 
     Args:
         directory: the folder that holds one folder for each checkpoint.
@@ -64,13 +72,22 @@ class Checkpointer:
         self._saving: concurrent.futures.Future | None = None
 
     def __enter__(self) -> "Checkpointer":
-        with storage_errors("write checkpoints to", self._folder.path):
-            self._folder.path.mkdir(parents=True, exist_ok=True)
-            self._folder.clean()
-        handler = ocp.PyTreeCheckpointHandler(use_compression=False)  # floats hardly shrink
+        if distributed.is_first():
+            with storage_errors("write checkpoints to", self._folder.path):
+                self._folder.path.mkdir(parents=True, exist_ok=True)
+                self._folder.clean()
+        alone = this_process_alone()
+        handler = ocp.PyTreeCheckpointHandler(
+            use_compression=False,  # floats hardly shrink
+            multiprocessing_options=alone,
+        )
+        composite = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
+            **{ITEM: handler},
+        )
         self._quiet = contextlib.ExitStack()
         self._quiet.enter_context(quiet_orbax())
-        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**{ITEM: handler}))
+        self._orbax = ocp.AsyncCheckpointer(composite, multiprocessing_options=alone)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         return self
 
@@ -112,7 +129,11 @@ class Checkpointer:
         """
         self.wait()
         copied_meta = json.loads(json.dumps(meta))
-        arrays = _host_arrays(state)
+        # Copies of our own: on CPU device_get gives views of the live buffers, and that JAX does
+        # not overwrite a donated buffer while such a view exists is nowhere promised.
+        arrays = {name: distributed.host_array(x) for name, x in named_leaves(state).items()}
+        if not distributed.is_first():
+            return
         needed = sum(array.nbytes for array in arrays.values()) + MARGIN
         if free_bytes(self._folder.path) < needed:
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -159,13 +180,26 @@ class Checkpointer:
             StorageError: no checkpoint is intact; they all stay where they are.
         """
         self.wait()
+        if distributed.number() == 1:
+            return self._restore(abstract_state, step, must_match)
+        if distributed.is_first():
+            found = self._restore(abstract_state, step, must_match)
+        # What is damaged was set aside before the others look.
+        step = distributed.agreed("restored", lambda: found and found[0])
+        if not distributed.is_first():
+            found = None if step is None else self._restore(abstract_state, step, must_match)
+        return found
+
+    def _restore(
+        self, abstract_state: Any, step: int | None, must_match: Iterable[str]
+    ) -> tuple[int, Any, dict[str, Any]] | None:
         wanted = named_leaves(abstract_state)
         bad: list[tuple[Path, str]] = []
         for folder in self._folder.candidates(step):
             try:
                 manifest = Manifest.read(folder)
                 self._check_fingerprint(folder, manifest, must_match)
-                _check_structure(folder, manifest, wanted)
+                check_structure(folder, manifest, wanted)
                 arrays = read_arrays(folder, manifest, list(wanted))
             except Damaged as damage:
                 bad.append((folder, str(damage)))
@@ -174,7 +208,7 @@ class Checkpointer:
                 self._set_aside(damaged, reason)
             self._parent_step = manifest.step
             leaves = [
-                jax.device_put(arrays[name], getattr(leaf, "sharding", None))
+                distributed.place(arrays[name], getattr(leaf, "sharding", None))
                 for name, leaf in wanted.items()
             ]
             state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
@@ -258,41 +292,3 @@ class Checkpointer:
                     f"Cannot resume from {folder}: {name} was {then!r} and is now {now!r}. "
                     "Undo the change, or choose another --workdir."
                 )
-
-
-def _host_arrays(state: Any) -> dict[str, np.ndarray]:
-    # Copies of our own: on CPU device_get gives views of the live buffers, and that JAX does not
-    # overwrite a donated buffer while such a view exists is nowhere promised.
-    named = jax.device_get(named_leaves(state))
-    return {name: np.array(array) for name, array in named.items()}
-
-
-def refuse_if_not_finite(step: int, arrays: Mapping[str, np.ndarray]) -> None:
-    """A state with a NaN or an infinity in it must never be taken for a good one.
-
-    Raises:
-        NonFiniteError: naming the first such array.
-    """
-    for name, array in arrays.items():
-        if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
-            raise NonFiniteError(
-                f"Array {name!r} is not finite after step {step}, though no step may make it so: "
-                "this state is not saved. Run it again; it goes on from the last good checkpoint."
-            )
-
-
-def _check_structure(folder: Path, manifest: Manifest, wanted: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint of another model or optimizer, naming the first array."""
-    hint = "Was the model or the optimizer changed? Then choose another --workdir."
-    for name in sorted(manifest.arrays.keys() ^ wanted.keys()):
-        has = "has no" if name in wanted else "has an unknown"
-        raise ConfigError(f"Checkpoint {folder} {has} array {name!r}. {hint}")
-    for name, leaf in wanted.items():
-        info = manifest.arrays[name]
-        saved = f"{info.dtype}{list(info.shape)}"
-        needed = f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
-        if saved != needed:
-            raise ConfigError(
-                f"Checkpoint {folder} has array {name!r} as {saved}, this run needs {needed}. "
-                f"{hint}"
-            )

@@ -28,6 +28,7 @@ from typing import Any
 
 import jax
 
+from training import distributed
 from training.files import write_atomic
 
 PHASES = ("start", "compile", "restore", "data", "step", "evaluation", "save", "lost", "down")
@@ -147,7 +148,7 @@ class Goodput:
 
     def _write(self) -> None:
         """Replaces the file, or leaves it as it is: no run ends for want of a report."""
-        if self._path is None or not self._path.parent.is_dir():
+        if self._path is None or not self._path.parent.is_dir() or not distributed.is_first():
             return
         record = {"time": self._now(), "processes": self.processes, "seconds": self.seconds}
         with contextlib.suppress(OSError):

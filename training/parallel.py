@@ -18,7 +18,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from errors import ConfigError
-from training import cores, planned
+from training import cores, distributed, planned
 from training.rows import pad_rows, padded_shapes
 
 AXIS = "data"
@@ -40,25 +40,6 @@ TrainFn = Callable[..., tuple[Any, Any]]
 EvalFn = Callable[..., Any]
 
 
-def by_rows(carry: Any, multiple: int, field: str) -> Any:
-    """A task's carry, its leading axis named so that it is spread as the rows of a batch.
-
-    Raises:
-        ConfigError: the rows, which the field sets, don't divide; filled up, they would be
-            others on other devices.
-    """
-
-    def named(x: Any) -> nn.LogicallyPartitioned:
-        if x.shape[0] % multiple:
-            raise ConfigError(
-                f"{field} ({x.shape[0]}) must be a multiple of {multiple}, devices times "
-                "micro-batches, where a state is kept for each row."
-            )
-        return nn.LogicallyPartitioned(x, ("batch", *[None] * (x.ndim - 1)))
-
-    return jax.tree.map(named, carry)
-
-
 def _boxed(leaf: Any) -> bool:
     return isinstance(leaf, nn.meta.AxisMetadata)
 
@@ -76,16 +57,23 @@ class PmapStrategy:
     def __init__(self, devices: list[jax.Device], pieces: int) -> None:
         """`pieces`: into how many micro-batches a device cuts its rows."""
         self.devices, self.pieces = devices, pieces
+        self.mine = distributed.mine(devices)
 
     def init(self, init: Callable[[], Any]) -> Any:
         """The state that init() gives, on every device."""
         state = jax.jit(lambda: nn.meta.unbox(init()))()
-        return jax.device_put(state, self._shardings(init))
+        return jax.tree.map(distributed.place, state, self._shardings(init))
+
+    @property
+    def mesh(self) -> Mesh:
+        """All devices, in a row."""
+        return Mesh(np.array(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
 
     def sharding(self, spread: bool = False) -> NamedSharding:
-        """On every device, or with the leading axis spread over them."""
-        mesh = jax.make_mesh((len(self.devices),), (AXIS,), (AxisType.Auto,), devices=self.devices)
-        return NamedSharding(mesh, PartitionSpec(AXIS) if spread else PartitionSpec())
+        """On every device of this process, or with the leading axis spread over those of all."""
+        if spread:
+            return NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return NamedSharding(distributed.here(self.mesh), PartitionSpec())
 
     def _shardings(self, init: Callable[[], Any]) -> Any:
         one, rows = self.sharding(), self.sharding(spread=True)
@@ -105,10 +93,9 @@ class PmapStrategy:
         return len(self.devices) * self.pieces
 
     def put(self, batch: Any) -> Any:
-        """(B, ...) to (devices, B / devices, ...), padded with rows of weight 0."""
-        num = len(self.devices)
-        batch = pad_rows(batch, self.multiple)
-        return jax.tree.map(lambda x: x.reshape(num, x.shape[0] // num, *x.shape[1:]), batch)
+        """(B, ...) to (devices here, B / all devices, ...), padded with rows of weight 0."""
+        num, batch = len(self.devices), pad_rows(batch, self.multiple)
+        return jax.tree.map(lambda x: x.reshape(num, len(x) // num, *x.shape[1:])[self.mine], batch)
 
     def shapes(self, batch: Any) -> Any:
         """What `put` would give, as shapes."""
@@ -137,19 +124,23 @@ class PmapStrategy:
             devices=self.devices,
         )
         num, rows = len(self.devices), self.sharding(spread=True)
+        here = NamedSharding(distributed.here(self.mesh), rows.spec)
 
         @partial(jax.jit, out_shardings=rows)
         def cut(carry: Any) -> Any:
             return jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[1:]), carry)
 
-        @partial(jax.jit, out_shardings=rows)
+        @partial(jax.jit, out_shardings=here)
         def join(carry: Any) -> Any:
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), carry)
+
+        def all_rows(carry: Any) -> Any:
+            return jax.tree.map(lambda x: distributed.spread(x, rows), join(carry))
 
         def whole(state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
             carry = None if state.carry is None else cut(state.carry)
             state, carry, record = compiled(state.replace(carry=None), carry, batch, key)
-            return state.replace(carry=None if carry is None else join(carry)), record
+            return state.replace(carry=None if carry is None else all_rows(carry)), record
 
         def lower(state: Any, batch: Any, key: Any) -> Any:
             carry = None if state.carry is None else jax.eval_shape(cut, state.carry)
@@ -174,6 +165,7 @@ class MeshStrategy:
 
     def __init__(self, mesh: Mesh, pieces: int) -> None:
         self.mesh, self.pieces = mesh, pieces
+        self.everywhere = NamedSharding(mesh, PartitionSpec())  # every process reads records
 
     @contextlib.contextmanager
     def _scope(self) -> Any:
@@ -215,8 +207,9 @@ class MeshStrategy:
 
     def put(self, batch: Any) -> Any:
         """The batch, its rows spread over data and fsdp, padded with rows of weight 0."""
+        rows = self._rows()
         batch = pad_rows(batch, self.multiple)
-        return jax.device_put(batch, self._rows())
+        return jax.tree.map(lambda x: distributed.place(x, rows), batch)
 
     def _rows(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
@@ -234,12 +227,17 @@ class MeshStrategy:
         def whole(state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
             return step(state, batch, key, axis_name=None)
 
-        compiled = jax.jit(whole, donate_argnums=0, out_shardings=(self.shardings, None))
+        places = (self.shardings, self.everywhere)
+        compiled = jax.jit(whole, donate_argnums=0, out_shardings=places)
         return planned.Program(self._in_scope(compiled), self._in_scope(compiled.lower))
 
     def eval_step(self, step: EvalFn) -> EvalFn:
         """Compiles fn(params, batch) -> (sums, carry of the batch)."""
-        return self._in_scope(jax.jit(lambda params, batch: _popped(step(params, batch))))
+
+        def sums(params: Any, batch: Any) -> tuple[dict, Any]:
+            return _popped(step(params, batch))
+
+        return self._in_scope(jax.jit(sums, out_shardings=(self.everywhere, None)))
 
     def _in_scope(self, compiled: Callable) -> Callable:
         def call(*args: Any) -> Any:
@@ -272,7 +270,7 @@ def build_strategy(block: Mapping[str, Any], accumulate: int = 1) -> Strategy:
             f"config.parallel.num_devices is {wanted}, but JAX sees {len(found)} "
             f"{found[0].platform} device(s)."
         )
-    devices = found[:wanted] if wanted else cores.for_training(found)
+    devices = cores.for_training(found, wanted, distributed.number())
     shards = block["canonical_shards"]
     if shards % len(devices):
         raise ConfigError(

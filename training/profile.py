@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 
 from errors import ConfigError
+from training import distributed
 
 RANGE = re.compile(r"([1-9][0-9]{0,8}):([1-9][0-9]{0,8})")
 
@@ -43,7 +44,7 @@ class Profiler:
     """
 
     def __init__(self, steps: str, folder: Path) -> None:
-        self._first, self._last = steps_of(steps)
+        self._first, self._last = steps_of(steps if distributed.is_first() else "")
         self._folder, self._tracing = folder, False
 
     def step(self, step: int) -> AbstractContextManager:

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
+
+from errors import ConfigError
 
 
 def pad_rows(batch: Any, multiple: int) -> Any:
@@ -23,3 +26,22 @@ def padded_shapes(batch: Any, multiple: int) -> Any:
         return jax.ShapeDtypeStruct((x.shape[0] + -x.shape[0] % multiple, *x.shape[1:]), x.dtype)
 
     return jax.tree.map(padded, batch)
+
+
+def by_rows(carry: Any, multiple: int, field: str) -> Any:
+    """A task's carry, its leading axis named so that it is spread as the rows of a batch.
+
+    Raises:
+        ConfigError: the rows, which the field sets, don't divide; filled up, they would be
+            others on other devices.
+    """
+
+    def named(x: Any) -> nn.LogicallyPartitioned:
+        if x.shape[0] % multiple:
+            raise ConfigError(
+                f"{field} ({x.shape[0]}) must be a multiple of {multiple}, devices times "
+                "micro-batches, where a state is kept for each row."
+            )
+        return nn.LogicallyPartitioned(x, ("batch", *[None] * (x.ndim - 1)))
+
+    return jax.tree.map(named, carry)

@@ -49,6 +49,10 @@ class StopFlag:
         if self.reason:
             raise Preempted(f"Stopped by {self.reason}.")
 
+    def poll(self) -> None:
+        """check(), for work that one of several processes does alone."""
+        self.check()
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if number == signal.SIGINT and self.requested:

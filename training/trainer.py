@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from errors import NonFiniteError
-from training import checkpoint_reader, final_params
+from training import checkpoint_reader, distributed, final_params
 from training.checkpoints import Checkpointer
 from training.flops import training_flops
 from training.goodput import Goodput
@@ -77,6 +77,7 @@ class Trainer:
         return step
 
     def _restore(self, saver: Checkpointer) -> int:
+        distributed.meet(self.strategy.mesh)
         found = saver.restore(self.abstract, must_match=self.task.fingerprint())
         self.goodput.resume(self.run.path, found[2].get("goodput") if found else None)
         if found is None:
@@ -98,7 +99,7 @@ class Trainer:
         """Other parameters, and moving averages that begin with them, on the same devices."""
 
         def put(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), new, old)
+            return jax.tree.map(lambda x, y: distributed.place(x, y.sharding), new, old)
 
         old = self.state
         ema = None if old.ema_params is None else put(params, old.ema_params)
@@ -208,8 +209,8 @@ class Trainer:
         pending: dict = {}
         carry = self.strategy.put(self.task.init_carry(self.model))
         for step in range(self.task.num_batches(split)):
-            self.stop.check()
             batch = self.strategy.put(self.task.batch(split, step))
+            self.stop.check()  # here, where processes meet: who is behind still makes its batch
             batch = batch if carry is None else {**batch, "carry": carry}
             sums, carry = self._eval_step(params, batch)
             add_sums(totals, pending)
@@ -250,9 +251,12 @@ class Trainer:
     def final_params(self) -> Any:
         """For the final scores: the mean of the last checkpoints, the best one, or the last."""
         folder, settings = self.run.checkpoints, self.settings
+        distributed.together("saved")
         good = checkpoint_reader.good_steps(folder)
         steps = final_params.chosen_steps(settings, good, self.best["step"])
         if not steps:
             return self.current_params()
         mean = final_params.mean_of(folder, steps, final_params.kind(settings))
-        return jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), mean, self.state.params)
+        return jax.tree.map(
+            lambda x, old: distributed.place(x, old.sharding), mean, self.state.params
+        )
