@@ -1,0 +1,62 @@
+"""Formulas of plans against brute force: rings, and the search of the largest batch."""
+
+import numpy as np
+import pytest
+
+from analysis import planning
+
+
+def ring_all_reduce(group: int, size: int) -> tuple[np.ndarray, int]:
+    """(what each device has in the end, bytes that the first one sent), chunk by chunk."""
+    values = [np.arange(size, dtype=np.float32) * (i + 1) for i in range(group)]
+    held = [np.split(value, group) for value in values]
+    sent = 0
+    for turn in range(2 * (group - 1)):
+        moving = [(i, (i - turn) % group, held[i][(i - turn) % group].copy()) for i in range(group)]
+        for i, chunk, data in moving:
+            to = (i + 1) % group
+            held[to][chunk] = data if turn >= group - 1 else held[to][chunk] + data
+            sent += data.nbytes if i == 0 else 0
+    return np.stack([np.concatenate(parts) for parts in held]), sent
+
+
+@pytest.mark.parametrize("group", [2, 3, 8])
+def test_a_ring_sends_what_the_formula_says(group):
+    size = 24
+    found, sent = ring_all_reduce(group, size)
+    expected = np.arange(size) * group * (group + 1) / 2
+    np.testing.assert_allclose(found, np.tile(expected, (group, 1)))
+    assert sent == planning.ring("all-reduce", group, 4 * size)
+    assert 2 * planning.ring("all-gather", group, 4 * size) == sent
+
+
+LIMIT = 1000.0
+MEMORIES = {
+    "straight": lambda rows: 100 + 7.3 * rows,
+    "bent": lambda rows: 50 + 0.02 * rows**2,
+    "stairs": lambda rows: 100 + 64 * np.ceil(rows / 16),
+    "steep": lambda rows: 300 * rows,
+    "none": lambda rows: 2000 + rows,
+}
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_the_largest_batch_is_within_a_sixteenth_of_the_best(name):
+    cases = 0
+    for unit in (1, 4):
+        for start in (1, 8, 64, 512):
+            asked = []
+
+            def memory(rows, asked=asked):
+                asked.append(rows)
+                return MEMORIES[name](rows)
+
+            found = planning.largest(memory, LIMIT, unit, start, 5.0)
+            every = [n for n in range(unit, 5000, unit) if MEMORIES[name](n) <= LIMIT]
+            best = max(every, default=0)
+            assert found <= best
+            assert best - found <= max(unit, best / 16)
+            assert len(asked) <= planning.MOST_ANSWERS
+            assert found % unit == 0
+            cases += 1
+    print(f"{cases} searches")
