@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -10,6 +9,7 @@ from models.base import TiedOutput
 from models.layers import DTYPES, Dense, Dropout, Embed, OutputLayer
 from models.recurrent.layer import RecurrentStack
 from models.recurrent.options import CellOptions
+from models.remat import Remat
 from registry import PositiveInt, Rate
 
 Array = jax.Array
@@ -27,7 +27,7 @@ class Recurrent(TiedOutput, CellOptions):
     dropout_rate: Rate = 0.2
     tie_embeddings: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = False
+    remat: Remat = False
     residual: bool = False
 
     def _setup_embeddings(self) -> None:
@@ -39,14 +39,14 @@ class Recurrent(TiedOutput, CellOptions):
             self.output = OutputLayer(self.vocab_size, self.embedding_size)
 
     def _stack(self, num_layers: int) -> RecurrentStack:
-        stack = nn.remat(RecurrentStack, static_argnums=(2,)) if self.remat else RecurrentStack
-        return stack(
+        return RecurrentStack(
             self.hidden_size,
             num_layers,
             self.cell_options(),
             self.residual,
             self.dropout_rate,
             DTYPES[self.dtype],
+            self.remat,
         )
 
     def _embed(self, tokens_BT: Array, train: bool) -> Array:

@@ -12,6 +12,7 @@ from models.recurrent import cudnn
 from models.recurrent.cells import CELLS, Linear, advance_of
 from models.recurrent.options import CellOptions
 from models.recurrent.scan import Step, hoisted_scan
+from models.remat import Remat, rematerialised
 
 Array = jax.Array
 Carry = Any
@@ -151,6 +152,7 @@ class RecurrentStack(nn.Module):
     """Layers on top of each other, with dropout between them (Zaremba et al. 2014).
 
     residual: each layer above the first adds its outputs to its inputs (Wu et al. 2016).
+    remat: of each layer; see models/remat.py.
     """
 
     hidden_size: int
@@ -159,11 +161,12 @@ class RecurrentStack(nn.Module):
     residual: bool = False
     dropout_rate: float = 0.0
     dtype: Any = jnp.float32
+    remat: Remat = False
 
     def setup(self) -> None:
+        layer = rematerialised(RecurrentLayer, self.remat, (3,))
         self.layers = [
-            RecurrentLayer(self.hidden_size, self.options, dtype=self.dtype)
-            for _ in range(self.num_layers)
+            layer(self.hidden_size, self.options, dtype=self.dtype) for _ in range(self.num_layers)
         ]
         self.dropout = Dropout(self.dropout_rate)
 

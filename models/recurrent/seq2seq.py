@@ -15,6 +15,7 @@ from models.recurrent.cells import CELLS
 from models.recurrent.decoder import AttentionDecoder
 from models.recurrent.layer import BidirectionalLayer, RecurrentLayer
 from models.recurrent.pointer import Pointer, coverage_loss
+from models.remat import rematerialised
 from registry import ConfigError, NonNegativeFloat, PositiveInt
 
 Array = jax.Array
@@ -102,10 +103,8 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
         self.bridge = Dense((self.num_decoder_layers * hidden,), ("hidden", "embed"), dtype=dtype)
         attends = self.attention != "none"
         if attends:
-            decoder = nn.remat(AttentionDecoder, static_argnums=(4,))
-            decoder = decoder if self.remat else AttentionDecoder
             width = 2 * hidden if self.encoder == "bidirectional" else hidden
-            self.attention_decoder = decoder(
+            self.attention_decoder = rematerialised(AttentionDecoder, self.remat, (4,))(
                 hidden,
                 width,
                 width,
@@ -130,8 +129,7 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
         """What reads the source, under names of their own: `encoder` is the option."""
         dtype, fields, num_layers = DTYPES[self.dtype], {}, self.num_encoder_layers
         if self.encoder == "convolutional":
-            reader = nn.remat(ConvolutionalEncoder, static_argnums=(3,))
-            self.convolutions = (reader if self.remat else ConvolutionalEncoder)(
+            self.convolutions = rematerialised(ConvolutionalEncoder, self.remat, (3,))(
                 self.hidden_size,
                 num_layers,
                 self.kernel_size,
@@ -143,7 +141,7 @@ class RecurrentSeq2Seq(EncoderDecoder, Recurrent):
         layer = BidirectionalLayer if self.encoder == "bidirectional" else RecurrentLayer
         if layer is RecurrentLayer:
             fields = {"reverse": self.encoder == "reversed"}
-        layer = nn.remat(layer, static_argnums=(3,)) if self.remat else layer
+        layer = rematerialised(layer, self.remat, (3,))
         options = self.cell_options()
         self.reader = [
             layer(self.hidden_size, options, **fields, dtype=dtype, name=f"encoder_{i}")

@@ -12,6 +12,7 @@ from models.attention.positions import PER_HEAD, PositionOptions, Scheme
 from models.base import TiedOutput
 from models.layers import DTYPES, Dropout, Embed, OutputLayer
 from models.masks import cross_mask, step_mask
+from models.remat import Remat
 from models.transformer.block import Activation, BlockOptions, Slots, init_caches
 from models.transformer.stack import Stack
 from registry import ConfigError, NonNegativeInt, PositiveFloat, PositiveInt, Rate
@@ -57,7 +58,7 @@ class Transformer(TiedOutput):
     tie_embeddings: bool = True
     attention: Literal["dot_product", "fused"] = "fused"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = False
+    remat: Remat = False
     scan_layers: bool = False
     heads_kept: tuple[NonNegativeInt, ...] = ()
     head_dim: NonNegativeInt = 0

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 
 from models.attention.positions import Positions, Terms
+from models.remat import Remat, rematerialised
 from models.transformer.block import Block, BlockOptions, Context, KeysValues, Slots
 from registry import ConfigError
 
@@ -45,7 +46,8 @@ class Stack(Entrance):
 
     Attributes:
         heads: of the self-attention of each block, and of its cross-attention.
-        remat: forget activations within a block and compute them again in the backward pass.
+        remat: which activations within a block are forgotten and computed again in the backward
+            pass; see models/remat.py.
         scan_layers: one compiled body with parameters stacked on a leading axis "layers":
             compiles in the time of one layer. Its parameters are laid out otherwise than
             those of the loop, so a checkpoint of one is not a checkpoint of the other.
@@ -54,13 +56,13 @@ class Stack(Entrance):
 
     heads: tuple[tuple[int, ...], ...] = ()
     cross: bool = False
-    remat: bool = False
+    remat: Remat = False
     scan_layers: bool = False
     causal: bool = False
 
     def setup(self) -> None:
         self._setup_entrance(self.causal)
-        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+        block = rematerialised(Block, self.remat, (3,))
         if self.scan_layers:
             if len(set(self.heads)) > 1:
                 raise ConfigError(
