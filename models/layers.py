@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trees import constrain, spread
+
 Array = jax.Array
 Initializer = Callable[..., Array]
 
@@ -32,11 +34,23 @@ def _flat_init(init: Initializer, num_in: int) -> Initializer:
     return flat
 
 
+def product(x: Array, kernel: Array, num_in: int = 1) -> Array:
+    """The sum over the last `num_in` axes of x and the first of kernel.
+
+    Batch and time are flattened before it: XLA's CPU backend contracts one axis at full speed
+    and two axes three to five times slower (weight gradient).
+    """
+    if spread():
+        return jnp.tensordot(x, kernel, num_in)
+    batch, features = x.shape[: x.ndim - num_in], kernel.shape[num_in:]
+    inputs = math.prod(kernel.shape[:num_in])
+    matrix = kernel.reshape(inputs, math.prod(features))
+    flat = jnp.dot(x.reshape(math.prod(batch), inputs), matrix)
+    return flat.reshape(*batch, *features)
+
+
 class Dense(nn.Module):
     """y = x W + b over the last `num_in` axes of x.
-
-    Batch and time are flattened before the product: XLA's CPU backend contracts one
-    axis at full speed and two axes three to five times slower (weight gradient).
 
     Attributes:
         features: sizes of the new axes, such as (num_heads, head_dim).
@@ -54,16 +68,15 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        batch, inputs = x.shape[: -self.num_in], x.shape[-self.num_in :]
+        inputs = x.shape[-self.num_in :]
         init = nn.with_logical_partitioning(_flat_init(self.kernel_init, self.num_in), self.axes)
         kernel = self.param("kernel", init, (*inputs, *self.features), jnp.float32)
-        kernel = kernel.astype(self.dtype).reshape(math.prod(inputs), math.prod(self.features))
-        y = jnp.dot(x.astype(self.dtype).reshape(math.prod(batch), math.prod(inputs)), kernel)
+        y = product(x.astype(self.dtype), kernel.astype(self.dtype), self.num_in)
         if self.use_bias:
             init = nn.with_logical_partitioning(self.bias_init, self.axes[self.num_in :])
             bias = self.param("bias", init, self.features, jnp.float32)
-            y = y + bias.astype(self.dtype).reshape(-1)
-        return y.reshape(*batch, *self.features)
+            y = y + bias.astype(self.dtype)
+        return y
 
 
 class Embed(nn.Module):
@@ -89,7 +102,8 @@ class Embed(nn.Module):
 
     def __call__(self, tokens: Array) -> Array:
         """Looks tokens up."""
-        x = jnp.take(self.embedding, tokens, axis=0, mode="clip")
+        table_VE = constrain(self.embedding, "vocab", None)  # put together before, not after
+        x = jnp.take(table_VE, tokens, axis=0, mode="clip")
         return (x * self.features**0.5 if self.scaled else x).astype(self.dtype)
 
 
@@ -184,7 +198,13 @@ def hashed_bits(key: Array, shape: tuple[int, ...]) -> Array:
     differ in one bit give masks that are alike.
     """
     words = jax.random.key_data(jax.random.split(key, 1)[0]).astype(jnp.uint32)
-    bits = jax.lax.iota(jnp.uint32, math.prod(shape))
+    if spread():  # each device counts the places that it holds
+        sizes = [math.prod(shape[axis + 1 :]) % 2**32 for axis in range(len(shape))]
+        bits = jnp.zeros(shape, jnp.uint32)
+        for axis, size in enumerate(sizes):
+            bits += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(size)
+    else:
+        bits = jax.lax.iota(jnp.uint32, math.prod(shape))
     for word in (words[0], words[-1]):
         bits = (bits ^ word) + np.uint32(0x9E3779B9)
         bits = (bits ^ (bits >> 16)) * np.uint32(0x85EBCA6B)
@@ -200,6 +220,5 @@ def logits(x: Array, kernel_VD: Array | None, bias_V: Array | None = None) -> Ar
     """
     if kernel_VD is None:
         return x
-    flat = jnp.dot(x.reshape(-1, x.shape[-1]), kernel_VD.astype(x.dtype).T)
-    scores = flat.reshape(*x.shape[:-1], -1).astype(jnp.float32)
+    scores = product(x, kernel_VD.astype(x.dtype).T).astype(jnp.float32)
     return scores if bias_V is None else scores + bias_V

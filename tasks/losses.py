@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from trees import constrain, spread
+
 Array = jax.Array
 
 CHUNK = 512  # tokens whose logits are held at once; measured best on CPU
@@ -67,16 +69,26 @@ def token_nll(
         return nll_N
 
     nll_CN = jax.lax.map(of_chunk, (x_CND, targets_CN))
-    return jnp.where(weights_CN > 0, nll_CN, 0).reshape(-1)[: x_ND.shape[0]]
+    nll_CN = jnp.where(weights_CN > 0, nll_CN, 0)
+    return (nll_CN.T if spread() else nll_CN).reshape(-1)[: x_ND.shape[0]]
 
 
 def _in_chunks(x_ND: Array, targets_N: Array, weights_N: Array) -> tuple[Array, Array, Array]:
-    """Tokens in rows of CHUNK, the last filled up with weight 0."""
+    """Tokens in rows of CHUNK, some of them filled up with weight 0.
+
+    On a mesh each row has tokens of all devices, so that all have work at a time.
+    """
     num, chunk = x_ND.shape[0], min(CHUNK, x_ND.shape[0])
     pad = -num % chunk
-    x_CND = jnp.pad(x_ND, ((0, pad), (0, 0))).reshape(-1, chunk, x_ND.shape[1])
-    targets_CN = jnp.pad(targets_N, (0, pad)).reshape(-1, chunk)
-    return x_CND, targets_CN, jnp.pad(weights_N, (0, pad)).reshape(-1, chunk)
+
+    def cut(values: Array) -> Array:
+        values = jnp.pad(values, [(0, pad)] + [(0, 0)] * (values.ndim - 1))
+        if not spread():
+            return values.reshape(-1, chunk, *values.shape[1:])
+        pieces = values.reshape(chunk, -1, *values.shape[1:]).swapaxes(0, 1)
+        return constrain(pieces, None, ("batch", "length"), *[None] * (values.ndim - 1))
+
+    return cut(x_ND), cut(targets_N), cut(weights_N)
 
 
 def _logits(x_ND: Array, kernel_VD: Array, bias_V: Array | None) -> Array:

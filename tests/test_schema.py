@@ -83,7 +83,7 @@ MALFORMED = [
     ("model.dropout_rate", 1.0, "config.model.dropout_rate", "below 1"),
     ("model.dtype", "float16", "config.model.dtype", "'bfloat16'"),
     ("model.layer_norm", "prev", "config.model.layer_norm", "'pre'"),
-    ("model.remat", 1, "config.model.remat", "true or false"),
+    ("model.remat", 1, "config.model.remat", "Known: False, True, dots, matrices, offload"),
     ("optimizer.name", "adam", "config.optimizer.name", "'adamw'"),
     ("optimizer.lerning_rate", 1.0, "config.optimizer", "'learning_rate'"),
     ("optimizer.learning_rate", 0.0, "config.optimizer.learning_rate", "above 0"),
@@ -228,6 +228,7 @@ SILENT = [
     ("parallel.strategy", "mesh"),
     ("parallel.num_devices", 4),
     ("parallel.mesh", [2, 2, 2]),
+    ("parallel.rules.embed", ["data"]),
     ("seed", 0),
 ]
 

@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 JOURNAL = "journal.jsonl"
 WHOLE = re.compile(r"(?P<file>.+?\.(?:py|json))(?::(?P<argument>.*))?", re.DOTALL)
 PREFIX = "--config."
+OPEN = ("config.parallel.rules",)  # blocks whose options stand with their defaults elsewhere
 
 
 def load_config(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -184,8 +185,9 @@ def _set(config: ConfigDict, field: str, text: str) -> None:
         block, path = _get(block, name, path), f"{path}.{name}"
         if not isinstance(block, ConfigDict):
             raise ConfigError(f"{path} has no fields, so there is no {path}.{last}.")
-    # Options that a named block leaves to their defaults may be set; the schema knows them.
-    is_new_option = "name" in block and last not in block and last.isidentifier()
+    # Options that a block leaves to their defaults may be set; the schema knows them.
+    is_open = "name" in block or path in OPEN
+    is_new_option = is_open and last not in block and last.isidentifier()
     old = None if is_new_option else _get(block, last, path)
     path = f"{path}.{last}"
     value = text if isinstance(old, str) else _literal(text)

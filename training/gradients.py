@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from trees import constrain, spread
+
 Array = jax.Array
 # loss_sums(params, batch, key) -> {name: (sum, weight)}, "loss" being what is minimised, and
 # perhaps "carry": arrays with a leading axis of rows, which are not added up but put together.
@@ -29,13 +31,24 @@ def _one(loss_sums: LossSums, params: Any, batch: dict, key: Array) -> tuple[tup
 
 
 def _split(batch: dict, pieces: int) -> dict:
-    """Cuts the batch axis into (pieces, rows)."""
-    return jax.tree.map(lambda x: x.reshape(pieces, x.shape[0] // pieces, *x.shape[1:]), batch)
+    """Cuts the batch axis into (pieces, rows); on a mesh each piece has rows of all devices."""
+
+    def cut(x: Array) -> Array:
+        if not spread():
+            return x.reshape(pieces, x.shape[0] // pieces, *x.shape[1:])
+        x = x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]).swapaxes(0, 1)
+        return constrain(x, None, "batch")
+
+    return jax.tree.map(cut, batch)
 
 
 def _join(pieces: Any) -> Any:
     """The reverse of _split."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pieces)
+
+    def whole(x: Array) -> Array:
+        return (x.swapaxes(0, 1) if spread() else x).reshape(-1, *x.shape[2:])
+
+    return jax.tree.map(whole, pieces)
 
 
 def summed_gradients(

@@ -2,11 +2,12 @@
 
 strategy="pmap": plain data parallelism. The state is not stacked: it goes in and comes
 out replicated, so a checkpoint of it fits every number of devices.
-strategy="mesh": `jax.jit` over a Mesh (data, fsdp, tensor); RULES map the axis names
-that the models give their parameters and activations to axes of the mesh.
+strategy="mesh": `jax.jit` over a Mesh (data, fsdp, tensor); rules map the axis names
+that the models give their parameters and activations to axes of the mesh (axis_rules.py).
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -19,22 +20,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from errors import ConfigError
 from training import cores, distributed, planned
+from training.axis_rules import MESH_AXES, AxisRules
 from training.rows import pad_rows, padded_shapes
+from trees import mesh_axes
 
 AXIS = "data"
-RULES = (
-    ("batch", ("data", "fsdp")),
-    ("embed", "fsdp"),
-    ("vocab", "tensor"),
-    ("heads", "tensor"),
-    ("mlp", "tensor"),
-    ("gates", "tensor"),
-    ("hidden", None),
-    ("kv", None),
-    ("kv_heads", None),
-    ("length", None),
-    ("layers", None),
-)
+DEFAULT = AxisRules()
 # fn(state, batch, key, axis_name) -> (state, record) and fn(params, batch) -> sums
 TrainFn = Callable[..., tuple[Any, Any]]
 EvalFn = Callable[..., Any]
@@ -159,36 +150,33 @@ class PmapStrategy:
 
 
 class MeshStrategy:
-    """`jax.jit` over a mesh, parameters and activations sharded by RULES."""
+    """`jax.jit` over a mesh, parameters and activations sharded by rules."""
 
     axis_name: str | None = None
 
-    def __init__(self, mesh: Mesh, pieces: int) -> None:
-        self.mesh, self.pieces = mesh, pieces
+    def __init__(self, mesh: Mesh, pieces: int, rules: AxisRules = DEFAULT) -> None:
+        self.mesh, self.pieces, self.rules = mesh, pieces, rules
         self.everywhere = NamedSharding(mesh, PartitionSpec())  # every process reads records
 
     @contextlib.contextmanager
     def _scope(self) -> Any:
-        with jax.set_mesh(self.mesh), nn.logical_axis_rules(RULES):
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(self.rules.pairs()):
             yield
 
-    def _leaf_sharding(self, leaf: Any) -> NamedSharding:
-        spec: list = []
+    def _leaf_sharding(self, path: Any, leaf: Any) -> NamedSharding:
         names = getattr(leaf, "names", ())
         shape = nn.meta.unbox(leaf).shape
-        # Factored moments keep the names of the matrix that they summarise: replicate those.
-        if len(names) == len(shape):
-            axes = nn.logical_to_mesh_axes(names, RULES)
-            pairs = zip(axes, shape, strict=True)
-            spec = [axis if self._divides(axis, size) else None for axis, size in pairs]
-        return NamedSharding(self.mesh, PartitionSpec(*spec))
-
-    def _divides(self, axes: Any, size: int) -> bool:
-        axes = (axes,) if isinstance(axes, str) else axes or ()
-        return size % int(np.prod([self.mesh.shape[a] for a in axes])) == 0
+        if len(names) != len(shape):
+            # Factored moments keep the names of the matrix that they summarise: replicate those.
+            return NamedSharding(self.mesh, PartitionSpec())
+        self.rules.check(names, jax.tree_util.keystr(path, simple=True, separator="/"))
+        return NamedSharding(
+            self.mesh, mesh_axes(names, shape, self.rules.pairs(), self.mesh.shape)
+        )
 
     def _shardings(self, init: Callable[[], Any]) -> Any:
-        return jax.tree.map(self._leaf_sharding, jax.eval_shape(init), is_leaf=_boxed)
+        shapes = jax.eval_shape(init)
+        return jax.tree.map_with_path(self._leaf_sharding, shapes, is_leaf=_boxed)
 
     def init(self, init: Callable[[], Any]) -> Any:
         """The state that init() gives, each array made where it lives."""
@@ -203,16 +191,16 @@ class MeshStrategy:
     @property
     def multiple(self) -> int:
         """Rows of a batch are filled up to a multiple of this."""
-        return self.mesh.shape["data"] * self.mesh.shape["fsdp"] * self.pieces
+        return math.prod(self.mesh.shape[axis] for axis in self.rules.batch) * self.pieces
 
     def put(self, batch: Any) -> Any:
-        """The batch, its rows spread over data and fsdp, padded with rows of weight 0."""
+        """The batch, its rows spread as the rules say, padded with rows of weight 0."""
         rows = self._rows()
         batch = pad_rows(batch, self.multiple)
         return jax.tree.map(lambda x: distributed.place(x, rows), batch)
 
     def _rows(self) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
+        return NamedSharding(self.mesh, PartitionSpec(self.rules.batch))
 
     def shapes(self, batch: Any) -> Any:
         """What `put` would give, as shapes."""
@@ -289,5 +277,5 @@ def build_strategy(block: Mapping[str, Any], accumulate: int = 1) -> Strategy:
         )
     # An axis may be part of one of a torus: 4 of v5p's 8 x 8 x 16, which make_mesh refuses.
     places = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    mesh = Mesh(places, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-    return MeshStrategy(mesh, accumulate)
+    mesh = Mesh(places, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape))
+    return MeshStrategy(mesh, accumulate, AxisRules(**block.get("rules", {})))

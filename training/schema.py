@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 import registry
 from errors import ConfigError
 from registry import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range, Rate
+from training import axis_rules
 from training.clipping import CLIPPERS
 from training.config_rules import check_together
 from training.optimizer import OPTIMIZERS, SCHEDULES
@@ -51,6 +52,7 @@ class Parallel:
     num_devices: Annotated[NonNegativeInt, RUNTIME]
     mesh: Annotated[tuple[NonNegativeInt, PositiveInt, PositiveInt], RUNTIME]
     canonical_shards: Annotated[NonNegativeInt, MUST_MATCH]
+    rules: Annotated[Block, RUNTIME]  # options of training/axis_rules.py
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,9 @@ def validate(config: Any, *, models: Mapping[str, Any], tasks: Mapping[str, Any]
     task = settings["task"] = _check_task(tasks, settings["task"])
     settings["model"] = _check_model(models, settings["model"], "config.model")
     settings["optimizer"] = _check_optimizer(settings["optimizer"])
-    settings["parallel"] = registry.check_options(
-        "parallel", Parallel, settings["parallel"], "config.parallel"
-    )
+    parallel = {"rules": {}, **settings["parallel"]}  # older runs have none
+    parallel = registry.check_options("parallel", Parallel, parallel, "config.parallel")
+    settings["parallel"] = parallel | {"rules": axis_rules.complete(parallel["rules"])}
     parts = {"inner": "", "model": "", **settings["init_from"]}
     settings["init_from"] = registry.check_options("init_from", InitFrom, parts, "config.init_from")
     wanted, model = tasks[task["name"]].model_kind, settings["model"]["name"]

@@ -77,10 +77,10 @@ class Positions(nn.Module):
     def setup(self) -> None:
         options, init = self.options, nn.initializers.normal(self.d_model**-0.5)
         if options.scheme == "learned":
-            named = nn.with_logical_partitioning(init, ("length", "embed"))
+            named = nn.with_logical_partitioning(init, ("positions", "embed"))
             self.table = self.param("table", named, (options.max_positions, self.d_model))
         elif options.scheme == "relative":
-            named = nn.with_logical_partitioning(init, ("length", "heads"))
+            named = nn.with_logical_partitioning(init, ("positions", "heads"))
             self.table = self.param("table", named, (options.num_buckets, self.num_heads))
 
     def embed(self, x: Array, place: Array | None, length: int) -> Array:

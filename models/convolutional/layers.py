@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.layers import product
+
 Array = jax.Array
 
 HALF = np.float32(0.5**0.5)  # keeps the variance of a sum of two (Gehring et al. 2017, 3.2)
@@ -37,9 +39,7 @@ class NormedDense(nn.Module):
             scale = self.param("scale", named(lambda key: norm, ("mlp",)))
             kernel = kernel * (scale / norm)
         bias = self.param("bias", named(nn.initializers.zeros, ("mlp",)), (self.features,))
-        flat = x.astype(self.dtype).reshape(-1, num_in)  # see models.layers.Dense
-        y = jnp.dot(flat, kernel.astype(self.dtype)) + bias.astype(self.dtype)
-        return y.reshape(*x.shape[:-1], self.features)
+        return product(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
 def windows(x_BLD: Array, width: int) -> Array:

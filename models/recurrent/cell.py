@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from models.layers import Dense, keep_mask, layer_norm
 from models.recurrent.options import CellOptions
+from trees import constrain
 
 Array = jax.Array
 Linear = Callable[[str, Array], Array]
@@ -56,7 +57,7 @@ class Cell(nn.Module):
         )
         self.recurrent = self.param(
             "recurrent",
-            nn.with_logical_partitioning(self._blocks_init, ("hidden", "gates")),
+            nn.with_logical_partitioning(self._blocks_init, ("state", "gates")),
             (self.state_features or self.hidden_size, gates),
             jnp.float32,
         )
@@ -113,7 +114,7 @@ class Cell(nn.Module):
 
     def weights(self) -> dict[str, Array]:
         """The matrices that `update` multiplies with."""
-        return {"recurrent": self.recurrent.astype(self.dtype)}
+        return {"recurrent": constrain(self.recurrent.astype(self.dtype), None, "gates")}
 
     def shared(self) -> dict[str, Array]:
         """The vectors that `update` reads."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from models.recurrent.cell import ONES, ZEROS, Array, Carry, Cell, Linear, sigmoid
 from models.recurrent.options import CellOptions
+from trees import constrain
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
 
@@ -115,7 +116,9 @@ class ProjectedLSTMCell(LSTMCell):
         self.projection = self.param("projection", init, shape, jnp.float32)
 
     def weights(self) -> dict[str, Array]:
-        return super().weights() | {"projection": self.projection.astype(self.dtype)}
+        return super().weights() | {
+            "projection": constrain(self.projection.astype(self.dtype), "hidden", None)
+        }
 
     def zeros(self, batch_size: int) -> Carry:
         sizes = (self.hidden_size, self.state_features)

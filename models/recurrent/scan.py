@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from trees import spread
+
 Array = jax.Array
 Tree = Any
 # step(linear, shared, carry, x) -> (carry, y); linear(name, h) is h @ weights[name].
@@ -124,6 +126,8 @@ def _backward(step: Step, reverse: bool, kept: Tree, grads: tuple[Tree, Tree]) -
     )
 
     def weight_gradient(h_TBI: Array, dz_TBO: Array) -> Array:
+        if spread():
+            return jnp.tensordot(h_TBI, dz_TBO, ((0, 1), (0, 1)))
         return h_TBI.reshape(-1, h_TBI.shape[-1]).T @ dz_TBO.reshape(-1, dz_TBO.shape[-1])
 
     dweights = {name: weight_gradient(inputs[name], dzs[name]) for name in weights}

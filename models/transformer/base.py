@@ -16,6 +16,7 @@ from models.remat import Remat
 from models.transformer.block import Activation, BlockOptions, Slots, init_caches
 from models.transformer.stack import Stack
 from registry import ConfigError, NonNegativeInt, PositiveFloat, PositiveInt, Rate
+from trees import constrain
 
 Array = jax.Array
 UNWRITTEN = 30.0  # e^-30 of the other's probability is below the rounding of float32
@@ -204,7 +205,7 @@ class Transformer(TiedOutput):
                 f"{x_BTD.shape[1]} tokens of a row."
             )
         x_BTD = stack.enter(x_BTD, place_BT, x_BTD.shape[1])
-        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "embed"))
+        x_BTD = constrain(x_BTD, "batch", "length", "residual")
         return self.dropout(x_BTD, train)
 
     def _finish(self, x: Array) -> Array:

@@ -14,6 +14,7 @@ from models.attention import MECHANISMS, MultiHeadAttention
 from models.attention.positions import PositionOptions, Terms
 from models.layers import NORMS, Dense, Dropout
 from models.masks import Mask
+from trees import constrain
 
 Array = jax.Array
 KeysValues = tuple[Array, Array]
@@ -122,7 +123,7 @@ class FeedForward(nn.Module):
         x_BTF = activation_of(options.activation)(x_BTF)
         if options.activation in GATED:
             x_BTF = x_BTF * dense(options.d_ff, ("embed", "mlp"), "linear")(x_BTD)
-        x_BTF = nn.with_logical_constraint(x_BTF, ("batch", "length", "mlp"))
+        x_BTF = constrain(x_BTF, "batch", "length", "mlp")
         return dense(options.d_model, ("mlp", "embed"), "out")(x_BTF)
 
 
@@ -156,7 +157,7 @@ class Block(nn.Module):
             x_BTD = x_BTD + self.dropout(sublayer(norm(x_BTD)), train)
         else:
             x_BTD = norm(x_BTD + self.dropout(sublayer(x_BTD), train))
-        return nn.with_logical_constraint(x_BTD, ("batch", "length", "embed"))
+        return constrain(x_BTD, "batch", "length", "residual")
 
     def __call__(self, x_BTD: Array, context: Context, train: bool) -> Array:
         """The whole sequence at once."""
