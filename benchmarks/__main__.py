@@ -19,6 +19,7 @@ NAMES = (
     "pipeline",
     "diagnostics",
     "saving",
+    "memory_options",
     "heads",
     "main_job",
 )

@@ -69,6 +69,26 @@ def task_of(workload: Workload) -> tasks.Task:
     return FixedMaskedTask(workload) if workload.hidden else FixedTask(workload)
 
 
+def program(
+    model: Any,
+    task: tasks.Task,
+    where: Mapping[str, Any] = PMAP,
+    diagnose_every: int = 0,
+    accumulate: int = 1,
+) -> tuple[parallel.Strategy, Callable[[], TrainState], Callable[..., Any]]:
+    """(strategy, what makes the first state, train step for the strategy to compile)."""
+    optimizer, schedule = build_optimizer(OPTIMIZER, num_steps=1000)
+    rule = UpdateRule(optimizer, schedule, CLIP_NORM, 0.0, diagnose_every=diagnose_every)
+    parts = {"model": model, "task": task, "rule": rule, "accumulate": accumulate}
+
+    def init() -> TrainState:
+        params = models.init_boxed(model, jax.random.key(0))["params"]
+        return create_state(params, optimizer, ema=False)
+
+    strategy = parallel.build_strategy(where, accumulate)
+    return strategy, init, functools.partial(train.train_step, **parts)
+
+
 class TrainStep:
     """Calling it makes one update and waits for it.
 
@@ -78,6 +98,7 @@ class TrainStep:
         next_batch: the batch of the next step.
         where: config.parallel, PMAP or MESH.
         diagnose_every: steps between measurements of each layer; 0 is off.
+        accumulate: micro-batches.
     """
 
     def __init__(
@@ -87,20 +108,13 @@ class TrainStep:
         next_batch: Callable[[], Mapping[str, Any]],
         where: Mapping[str, Any] = PMAP,
         diagnose_every: int = 0,
+        accumulate: int = 1,
     ) -> None:
         self.model, self.task = models.build(block, task.vocab_size), task
         self._next_batch, self._key = next_batch, jax.random.key(1)
-        optimizer, schedule = build_optimizer(OPTIMIZER, num_steps=1000)
-        rule = UpdateRule(optimizer, schedule, CLIP_NORM, 0.0, diagnose_every=diagnose_every)
-        parts = {"model": self.model, "task": task, "rule": rule}
-
-        def init() -> TrainState:
-            params = models.init_boxed(self.model, jax.random.key(0))["params"]
-            return create_state(params, optimizer, ema=False)
-
-        self._strategy = parallel.build_strategy(where)
+        self._strategy, init, step = program(self.model, task, where, diagnose_every, accumulate)
         self.state = self._strategy.init(init)
-        self._step = self._strategy.train_step(functools.partial(train.train_step, **parts))
+        self._step = self._strategy.train_step(step)
         self.record: dict[str, Any] = {}
 
     def __call__(self) -> None:

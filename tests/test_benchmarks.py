@@ -157,6 +157,7 @@ def test_all_benchmarks_are_listed_and_have_help():
         "generation",
         "pipeline",
         "diagnostics",
+        "memory_options",
         "main_job",
         "heads",
         "saving",
