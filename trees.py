@@ -41,7 +41,7 @@ def mesh_axes(
 
     def fitting(name: Name, size: int) -> tuple[str, ...] | None:
         merged = name if isinstance(name, tuple) else (name,)
-        axes = sum((known.get(part) or () for part in merged), ())
+        axes = tuple(axis for part in merged for axis in known.get(part) or ())
         return axes if axes and size % math.prod(mesh[axis] for axis in axes) == 0 else None
 
     return PartitionSpec(*map(fitting, names, shape))
