@@ -27,7 +27,7 @@ from training import compilation, config_files, cores, gradients, parallel, repo
 from training.checkpoint_reader import good_steps
 from training.checkpoints import Checkpointer
 from training.connecting import add_process_arguments, connected, leave
-from training.distributed import check_same, is_first, local, number, stop_flag
+from training.distributed import check_same, is_first, number, only_first, stop_flag
 from training.freezing import freeze
 from training.goodput import Goodput, process_start
 from training.layer_decay import decay_layers
@@ -149,7 +149,7 @@ def finish(trainer: Trainer, metrics: MetricsWriter, step: int) -> dict[str, Any
     split, task = trainer.settings["final_split"], trainer.task
     params = trainer.final_params()
     scores = trainer.evaluate(params, split)
-    variables, found = {"params": local(params)}, tasks.Evaluation()
+    variables, found = {"params": only_first(params)}, tasks.Evaluation()
     if is_first():  # alone: the others wait for it before they leave
         found = task.evaluate(trainer.model, variables, split, trainer.stop.poll)
     scores |= found.scores

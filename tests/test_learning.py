@@ -32,7 +32,7 @@ def test_every_config_runs_with_smoke_and_leaves_its_records(config, tmp_path, c
     result = run(f"{config}smoke", tmp_path / "run", tmp_path / "data")
     assert result["scores"]["perplexity"] > 1
     rows = read_metrics(tmp_path / "run")
-    assert {row["split"] for row in rows} == {"train", "validation", "test"}
+    assert {row["split"] for row in rows} == {"train", "validation", "test", "goodput"}
     last = [row for row in rows if row["split"] == "train"][-1]
     counted = ("loss", "perplexity", "accuracy", "gradient_norm", "clipped_norm", "clip_rate")
     counted += ("learning_rate", "tokens", "examples", "flops", "seconds")

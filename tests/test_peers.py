@@ -5,13 +5,16 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from training import peers
-from training.peers import LOST, Peers, Place, place_of
+from training.peers import LOST, Peers
+from training.places import Place, place_of
 
+REPO = Path(__file__).resolve().parent.parent
 BEAT = 0.002
 
 
@@ -207,6 +210,35 @@ def test_all_wait_for_the_last_one_and_leave_in_peace() -> None:
     assert left == [True, True]
     assert not group.ends
     group.close()
+
+
+def test_who_saves_after_a_stop_is_not_ended_by_those_who_have_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peers, "SOON", 0.1)
+    group = Group(2)
+    leaves = threading.Thread(target=group.peers[1].leave, args=(75, "Stopped by SIGTERM."))
+    leaves.start()
+    time.sleep(0.6)
+    assert not group.ends
+    group.peers[0].leave(75, "Stopped by SIGTERM.")
+    leaves.join(20)
+    assert not group.ends
+    group.close()
+
+
+def test_a_save_may_take_as_long_as_it_likes() -> None:
+    names: dict[str, Any] = {}
+    code = "def wait(event):\n    event.wait()"
+    exec(compile(code, str(REPO / "training/checkpoints.py"), "exec"), names)
+    written = threading.Event()
+    thread = threading.Thread(target=names["wait"], args=(written,))
+    thread.start()
+    time.sleep(0.05)
+    place = place_of(thread.ident)
+    written.set()
+    thread.join()
+    assert place.line == ""
 
 
 def test_the_place_of_a_thread_is_told_by_our_code() -> None:

@@ -1,6 +1,7 @@
 """One trainer at a time, nothing foreign overwritten, and records that survive a kill."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -8,12 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
 from errors import ConfigError, DataError, StorageError
-from training import files
+from training import files, run_directory
 from training.run_directory import RunDirectory
 
 REPO = Path(__file__).resolve().parent.parent
@@ -96,6 +98,24 @@ def test_a_folder_without_permission_is_said_in_one_line(tmp_path: Path) -> None
     tmp_path.chmod(0o500)
     with pytest.raises(StorageError, match="Permission denied"):
         RunDirectory(tmp_path / "run").lock()
+
+
+def test_a_line_of_the_journal_is_whole_where_the_system_takes_it_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Halves(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data)[: max(1, len(data) // 2)])
+
+    def open_in_parts(path: Path, *_: Any, **__: Any) -> Halves:
+        return Halves(path, "a+")
+
+    run = RunDirectory(tmp_path).lock()
+    monkeypatch.setattr(run_directory, "open", open_in_parts, raising=False)
+    run.journal("save", step=7)
+    run.journal("stop", code=0)
+    assert [entry["event"] for entry in run.read_journal()] == ["save", "stop"]
+    run.unlock()
 
 
 def test_journal_keeps_all_whole_lines_around_a_torn_one(tmp_path: Path) -> None:

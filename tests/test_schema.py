@@ -131,6 +131,10 @@ def test_fields_that_are_wrong_only_together():
     cases = [
         (changed(shards, "parallel.strategy", "mesh"), "canonical_shards.*strategy 'pmap'"),
         (changed(shards, "accumulate", 2), "accumulate"),
+        (
+            changed(good, "parallel.rules.embed", ("data",)),
+            "rules needs .*strategy 'mesh', got 'pmap'",
+        ),
         (changed(good, "model", {"name": "recurrent_lm"}), "needs a seq2seq, but model recurrent_"),
         (changed(good, "average_checkpoints", 4), "average_checkpoints.*keep_checkpoints"),
     ]

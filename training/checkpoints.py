@@ -131,7 +131,7 @@ class Checkpointer:
         copied_meta = json.loads(json.dumps(meta))
         # Copies of our own: on CPU device_get gives views of the live buffers, and that JAX does
         # not overwrite a donated buffer while such a view exists is nowhere promised.
-        arrays = {name: distributed.host_array(x) for name, x in named_leaves(state).items()}
+        arrays = distributed.host_arrays(named_leaves(state))
         if not distributed.is_first():
             return
         needed = sum(array.nbytes for array in arrays.values()) + MARGIN
@@ -151,11 +151,6 @@ class Checkpointer:
         if self._saving is not None:
             saving, self._saving = self._saving, None
             saving.result()
-
-    def check(self) -> None:
-        """Raises the StorageError of a save that has failed; waits for none."""
-        if self._saving is not None and self._saving.done():
-            self.wait()
 
     def restore(
         self, abstract_state: Any, step: int | None = None, must_match: Iterable[str] = ()

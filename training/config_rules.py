@@ -3,6 +3,7 @@
 from typing import Any
 
 from errors import ConfigError
+from training import axis_rules
 from training.profile import steps_of
 
 
@@ -20,6 +21,11 @@ def check_together(settings: dict[str, Any]) -> None:
         raise ConfigError(
             f"config.optimizer.schedule.warmup_steps ({warmup}) must be at most "
             f"config.num_steps ({num_steps})."
+        )
+    strategy, rules = settings["parallel"]["strategy"], settings["parallel"]["rules"]
+    if strategy == "pmap" and rules != axis_rules.complete({}):
+        raise ConfigError(
+            "config.parallel.rules needs config.parallel.strategy 'mesh', got 'pmap'."
         )
     shards, devices = settings["parallel"]["canonical_shards"], settings["parallel"]["num_devices"]
     if shards and settings["parallel"]["strategy"] != "pmap":

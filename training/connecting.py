@@ -21,7 +21,8 @@ import jax
 
 from errors import ConfigError, SeqlabError
 from training import distributed
-from training.peers import LOST, SOON, Peers, place_of
+from training.peers import LOST, SOON, Peers
+from training.places import place_of
 
 _said = {"text": ""}
 _kept: list[Any] = []  # what C calls must outlive Python's last reference

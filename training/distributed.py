@@ -148,6 +148,16 @@ def host_array(array: Any) -> np.ndarray:
     return np.array(array)
 
 
+def host_arrays(named: dict[str, Any]) -> dict[str, np.ndarray]:
+    """host_array of each, for the first process; the others keep none of them, and get {}."""
+    found = {}
+    for name, array in named.items():
+        copy = host_array(array)
+        if is_first():
+            found[name] = copy
+    return found
+
+
 def spread(rows: jax.Array, where: Sharding) -> jax.Array:
     """The rows on this process's devices as its part of an array of all processes."""
     if peers is None:
@@ -160,6 +170,18 @@ def spread(rows: jax.Array, where: Sharding) -> jax.Array:
 def local(tree: Any) -> Any:
     """Arrays with which a process may compute alone; all must ask for them."""
     return tree if peers is None else jax.device_put(jax.tree.map(host_array, tree))
+
+
+def only_first(tree: Any) -> Any:
+    """local() for the first process, None for the others; all must ask for it."""
+    if peers is None:
+        return tree
+    found = host_arrays(named_leaves(tree))
+    return (
+        jax.device_put(jax.tree.unflatten(jax.tree.structure(tree), found.values()))
+        if found
+        else None
+    )
 
 
 def client() -> Any:

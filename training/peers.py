@@ -17,12 +17,13 @@ others with a sentence that names it.
 import contextlib
 import json
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+from errors import Preempted
+from training.places import Place
 
 BEAT = 0.5  # seconds
 LIMIT = 20.0  # of silence, or behind the others
@@ -30,23 +31,6 @@ SOON = 5.0  # the same where a collective operation has failed, or a process has
 MOVES = ("count", "where")
 WARM = 3  # checks, after which no program of the first step is compiled
 LOST = 75  # exit code of those whose peer was lost: put the run back in the queue
-
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-class Place(NamedTuple):
-    """What a thread is at.
-
-    Attributes:
-        line: "file:line", or "" where it may take as long as it likes.
-        seconds: of processor time that it has had, whole ones. A thread that gets on slowly, on
-            a machine that is too busy, has more of them; one that hangs has not.
-    """
-
-    line: str
-    seconds: int
-
 
 UNHEARD: dict[str, Any] = {
     "host": "(not heard of yet)",
@@ -258,7 +242,8 @@ class Peers:
             behind = WARM <= beat["count"] < ahead and beat["frozen"] < 0 and beat["where"][0]
             if beat["left"]:
                 code, text = beat["left"]
-                if code and now - left > SOON:
+                # With a stop, to which all have agreed, each ends by itself: process 0 saves.
+                if code not in (0, Preempted.exit_code) and now - left > SOON:
                     return process, code, f"{name} has left: {text}"
             elif now - heard > silent:
                 text = f"has not been heard of for {now - heard:.0f} s: it is dead or frozen."
@@ -278,22 +263,3 @@ def _updated(old: Seen | None, beat: dict[str, Any], now: float) -> Seen:
         old.moved if all(beat[name] == old.beat[name] for name in MOVES) else now,
         old.left if beat["left"] == old.beat["left"] else now,
     )
-
-
-def place_of(thread: int) -> Place:
-    """Where a thread is, by the innermost code of ours; it may take as long as it likes to
-    compile, which can be much longer in one process than in another."""
-    try:
-        seconds = int(time.clock_gettime(time.pthread_getcpuclockid(thread)))
-    except (AttributeError, OSError):  # the system has no such clock
-        seconds = 0
-    frame, innermost, ours = sys._current_frames().get(thread), "", ""
-    while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if path.parts[-3:] == ("jax", "_src", "compiler.py"):
-            return Place("", seconds)
-        innermost = innermost or f"{path}:{frame.f_lineno}"
-        if not ours and path.is_relative_to(ROOT) and "site-packages" not in path.parts:
-            ours = f"{path.relative_to(ROOT)}:{frame.f_lineno}"
-        frame = frame.f_back
-    return Place(ours or innermost, seconds)

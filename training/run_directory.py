@@ -134,7 +134,9 @@ class RunDirectory:
             if end and not _ends_with_newline(file):
                 line = "\n" + line  # after a line that a kill or a full disk cut short
             try:
-                file.write(line.encode())
+                left = memoryview(line.encode())
+                while left:  # a disk that is nearly full takes a part
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
             except OSError:
                 os.ftruncate(file.fileno(), end)

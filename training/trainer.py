@@ -252,8 +252,12 @@ class Trainer:
         """For the final scores: the mean of the last checkpoints, the best one, or the last."""
         folder, settings = self.run.checkpoints, self.settings
         distributed.together("saved")
-        good = checkpoint_reader.good_steps(folder)
-        steps = final_params.chosen_steps(settings, good, self.best["step"])
+
+        def chosen() -> list[int]:
+            good = checkpoint_reader.good_steps(folder)
+            return final_params.chosen_steps(settings, good, self.best["step"])
+
+        steps = distributed.agreed("final", chosen)  # their views of a network disk may differ
         if not steps:
             return self.current_params()
         mean = final_params.mean_of(folder, steps, final_params.kind(settings))
