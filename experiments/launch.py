@@ -75,8 +75,8 @@ def planned(options: argparse.Namespace, parser: argparse.ArgumentParser) -> lis
     """All runs of --out, those that the command line asks for among them."""
     known = [name for action in parser._actions for name in action.option_strings]
     config_files.pairs(options.overrides, [*known, "--config.FIELD=VALUE"])
-    if options.grid and options.sweep and not options.config:
-        raise ConfigError("--grid and --sweep need --config.")
+    if (options.grid or options.sweep or options.overrides) and not options.config:
+        raise ConfigError("--grid, --sweep and --config.FIELD=VALUE need --config.")
     wanted = plan.make(options.config, options.overrides, options.grid, options.sweep)
     if not wanted and not options.resume:
         raise ConfigError("Nothing to run: give --config, or --resume for the runs of --out.")

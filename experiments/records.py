@@ -9,8 +9,8 @@ from errors import ConfigError
 from training.files import storage_errors, write_atomic
 
 
-def read(path: Path, version: int) -> dict[str, Any] | None:
-    """A record that write() made, or None where there is none.
+def read(path: Path, version: int, *fields: str) -> dict[str, Any] | None:
+    """A record that write() made, with these fields, or None where there is none.
 
     Raises:
         ConfigError: it is damaged, or of another version of the program.
@@ -21,7 +21,11 @@ def read(path: Path, version: int) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
-    if not isinstance(found, dict) or found.get("format") != version:
+    if (
+        not isinstance(found, dict)
+        or found.get("format") != version
+        or not found.keys() >= set(fields)
+    ):
         raise ConfigError(f"{path} is no plan of this program. Choose another --out.")
     return found
 

@@ -52,6 +52,18 @@ def test_names_follow_from_string_and_fields_alone() -> None:
     assert len(long) <= plan.MAX_NAME
 
 
+def test_the_order_of_the_fields_names_no_other_run(tmp_path: Path) -> None:
+    rate, seed = "optimizer.learning_rate=1e-3,3e-4", "seed=0,1"
+    one, other = (
+        plan.make([CONFIG], [STEPS], [rate, seed]),
+        plan.make([CONFIG], [STEPS], [seed, rate]),
+    )
+    assert {run.name for run in one} == {run.name for run in other}
+    fixed = plan.make([CONFIG], ["--config.seed=1", STEPS], [rate])
+    plan.write(tmp_path, one)
+    assert plan.joined(tmp_path, [*other, *fixed], resume=True) == one
+
+
 def test_a_sweep_is_the_strings_of_the_file() -> None:
     from configs import synthetic
 
@@ -74,6 +86,9 @@ BAD = [
     (["--grid=sed=1"], "with sed=1: Unknown field of config: 'sed'. Did you mean 'seed'?"),
     (["--grid=seed=0,-1"], "with seed=-1: config.seed must be"),
     (["--grid=seed=1,1"], "--grid must be FIELD=VALUE"),
+    (["--grid=seed=0", "--grid=seed=1"], "config.seed is given twice"),
+    (["--grid=seed=0", "--config.seed=1"], "config.seed is given twice"),
+    (["--grid=optimizer={}", "--grid=optimizer.name=adam"], "(once as optimizer.name)"),
     (["--grid=seed"], "--grid must be FIELD=VALUE"),
     (["--grid=seed=1,"], "--grid must be FIELD=VALUE"),
     (["--config.optimizer.learning_rat=1"], "learning_rate"),
@@ -97,11 +112,17 @@ def test_bad_input_is_one_line_before_anything_starts(tmp_path: Path, capfd) -> 
         err = capfd.readouterr().err
         assert re.fullmatch(r"error: [^\n]*\n", err), err
         assert said in err, err
-    for argv, said in (([], "Nothing to run"), (["--resume"], "holds no launch")):
+    others: list[tuple[list[str], str]] = [
+        ([], "Nothing to run"),
+        (["--resume"], "holds no launch"),
+    ]
+    for ignored in ("--grid=seed=1", "--sweep", "--config.seed=1"):
+        others.append((["--resume", ignored], "need --config."))
+    for argv, said in others:
         assert launch.main([f"--out={tmp_path / 'out'}", *argv]) == 64
         assert said in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
-    print(f"{len(BAD) + 2} bad command lines")
+    print(f"{len(BAD) + len(others)} bad command lines")
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path: Path, capsys) -> None:
@@ -193,6 +214,13 @@ def test_places_follow_from_devices_memory_and_runs(
     assert machine.gpus() == ["2", "5"]
 
 
+def test_a_system_without_affinity_has_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(machine.os, "sched_getaffinity")
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(machine, "available_bytes", lambda: float("inf"))
+    assert machine.places(None, 2.0, 9) == [machine.Place({})] * 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_runs_save_and_says_how_to_go_on(number, tmp_path: Path, capsys) -> None:
     seeds = (launch_stub.ENDLESS, launch_stub.DONE, 16)
@@ -224,6 +252,21 @@ def test_time_left_is_that_of_the_last_rows() -> None:
     assert status.seconds_left(rows, 10) == pytest.approx(6 * 6 / 3)
     assert status.seconds_left(rows[:1], 10) is None
     assert status.seconds_left([], 10) is None
+
+
+def test_damaged_records_are_one_line_or_no_end(tmp_path: Path, capsys) -> None:
+    assert launch.main(arguments(tmp_path, launch_stub.DONE)) == 0
+    (run,) = plan.read(tmp_path)
+    (run.folder(tmp_path) / "result.json").write_text("{}")
+    assert states(tmp_path) == {"1": "stopped"}
+    for said in ("{}", "[]", '{"host": "elsewhere"}', '{"pid": 1'):
+        (run.folder(tmp_path) / "lock").write_text(said)
+        assert states(tmp_path) == {"1": "stopped"}
+    for text in ('{"format": 1}', '{"format": 1, "runs": [{}]}', '{"format": 1, "runs": 3}'):
+        (tmp_path / plan.FILE).write_text(text)
+        capsys.readouterr()
+        assert launch.main([f"--out={tmp_path}", "--status"]) == 64
+        assert re.fullmatch(r"error: [^\n]*\n", capsys.readouterr().err)
 
 
 def test_a_killed_holder_is_no_holder(tmp_path: Path) -> None:

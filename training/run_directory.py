@@ -218,13 +218,14 @@ class RunDirectory:
         the lock itself could keep a trainer out that starts at this moment.
         """
         try:
-            found = json.loads((self / LOCK).read_text())
+            said = json.loads((self / LOCK).read_text())
+            found = {name: said[name] for name in ("pid", "host", "time")}
             if found["host"] == socket.gethostname():
                 os.kill(found["pid"], 0)
             return found
         except PermissionError:
             return found  # it lives, and is another user's
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError, TypeError):  # of another program, or cut short
             return None
 
     def _holder(self) -> str:

@@ -35,10 +35,12 @@ def places(jobs: int | None, memory_gb: float, most: int) -> list[Place]:
         raise ConfigError(f"--jobs ({jobs}) is more than the GPUs that are here ({len(devices)}).")
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     count = jobs or len(devices) or (1 if has_tpu() else len(mine) or os.cpu_count() or 1)
-    fit = int(available_bytes() / (memory_gb * GB)) if jobs is None else count
+    fit = int(min(most, available_bytes() / (memory_gb * GB))) if jobs is None else count
     count = max(1, min(count, fit, most))
     if devices:
         return [Place({"CUDA_VISIBLE_DEVICES": name}) for name in devices[:count]]
+    if not mine:  # a system that gives no process cores of its own
+        return [Place({})] * count
     return [Place({}, frozenset(mine[i::count] or mine[i % len(mine) :][:1])) for i in range(count)]
 
 

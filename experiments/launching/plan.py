@@ -36,6 +36,11 @@ class Run(NamedTuple):
     overrides: tuple[str, ...]
     num_steps: int
 
+    @property
+    def digest(self) -> str:
+        """What tells it from the others: the end of its name."""
+        return self.name.rpartition("-")[2]
+
     def folder(self, out: Path) -> Path:
         """Its run directory."""
         return out / self.name
@@ -61,6 +66,8 @@ def make(
 ) -> list[Run]:
     """Every config with every point of the grid, each of them checked.
 
+    A field is given once: as one of `overrides`, or in one grid.
+
     Args:
         configs: arguments of --config.
         overrides: "--config.FIELD=VALUE", or its two halves, for all runs.
@@ -68,20 +75,32 @@ def make(
         sweep: whether each config stands for the strings of its sweep().
 
     Raises:
-        ConfigError: a string, a field or a value is wrong, or one run is asked for twice.
+        ConfigError: a string, a field or a value is wrong, or one field or run is asked for
+            twice.
     """
     if sweep:
         configs = [string for config in configs for string in config_files.load_sweep(config)]
-    fixed = [f"{config_files.PREFIX}{name}={text}" for name, text in config_files.pairs(overrides)]
-    axes = [axis(text) for text in grid]
+    given, axes = config_files.pairs(overrides), [axis(text) for text in grid]
+    refuse_twice([*(name for name, _ in given), *(values[0][0] for values in axes)])
+    fixed = [f"{config_files.PREFIX}{name}={text}" for name, text in given]
     runs: dict[str, Run] = {}
     for config in configs:
         for point in itertools.product(*axes):
             run = checked(config, fixed, point)
-            if run.name in runs:
+            if run.digest in runs:
                 raise ConfigError(f"{config} stands there twice{_at(point)}.")
-            runs[run.name] = run
+            runs[run.digest] = run
     return list(runs.values())
+
+
+def refuse_twice(fields: Sequence[str]) -> None:
+    """Raises ConfigError where two of the fields are the same, or one is a part of the other."""
+    for one, other in itertools.combinations(sorted(fields), 2):
+        if f"{other}.".startswith(f"{one}."):
+            raise ConfigError(
+                f"config.{one} is given twice, by --grid or --config.FIELD=VALUE"
+                f"{f' (once as {other})' if other != one else ''}."
+            )
 
 
 def checked(config: str, fixed: Sequence[str], point: Sequence[tuple[str, str]]) -> Run:
@@ -118,12 +137,15 @@ def axis(text: str) -> list[tuple[str, str]]:
 
 
 def name_of(config: str, overrides: Sequence[str], point: Sequence[tuple[str, str]] = ()) -> str:
-    """The same folder for the same run, always: its words, and a digest of all that it is."""
+    """The same folder for the same run, always: its words, and a digest of all that it is.
+
+    In whatever order the fields were given.
+    """
     file, _, argument = config.partition(":")
     words = [Path(file).stem, argument]
-    words += [f"{field.rpartition('.')[2]}={value}" for field, value in point]
+    words += [f"{field.rpartition('.')[2]}={value}" for field, value in sorted(point)]
     plain = re.sub(r"[^A-Za-z0-9=._-]+", "-", "-".join(filter(None, words)))
-    digest = hashlib.sha256(json.dumps([config, list(overrides)]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([config, sorted(overrides)]).encode()).hexdigest()[:8]
     return f"{plain[: MAX_NAME - 9].strip('-.')}-{digest}"
 
 
@@ -131,9 +153,16 @@ def name_of(config: str, overrides: Sequence[str], point: Sequence[tuple[str, st
 
 
 def read(out: Path) -> list[Run]:
-    """The runs that were launched into a folder; none where there were none."""
-    found = records.read(out / FILE, FORMAT) or {"runs": []}
-    return [Run(**{**run, "overrides": tuple(run["overrides"])}) for run in found["runs"]]
+    """The runs that were launched into a folder; none where there were none.
+
+    Raises:
+        ConfigError: what it keeps of them is damaged.
+    """
+    found = records.read(out / FILE, FORMAT, "runs") or {"runs": []}
+    try:
+        return [Run(**{**run, "overrides": tuple(run["overrides"])}) for run in found["runs"]]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{out / FILE} is damaged: {error}. Choose another --out.") from error
 
 
 def write(out: Path, runs: Sequence[Run]) -> None:
@@ -148,7 +177,7 @@ def joined(out: Path, wanted: Sequence[Run], resume: bool) -> list[Run]:
     Raises:
         ConfigError: it holds other things; or runs, and nobody said that they shall go on.
     """
-    known = {run.name: run for run in read(out)}
+    known = {run.digest: run for run in read(out)}
     if known and not resume:
         raise ConfigError(
             f"{out} holds a launch of {len(known)} runs. Add --resume to go on with it, or choose "
@@ -156,5 +185,6 @@ def joined(out: Path, wanted: Sequence[Run], resume: bool) -> list[Run]:
         )
     if not known and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} is neither empty nor a launch ({FILE}). Choose another.")
-    known.update({run.name: run for run in wanted})
+    for run in wanted:
+        known.setdefault(run.digest, run)
     return list(known.values())

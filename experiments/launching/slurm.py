@@ -71,7 +71,7 @@ def execute(todo: Sequence[Run], out: Path, options: argparse.Namespace, board: 
     Raises:
         KeyboardInterrupt: jobs go on.
     """
-    known = (records.read(out / FOLDER / "jobs.json", FORMAT) or {"jobs": {}})["jobs"]
+    known = (records.read(out / FOLDER / "jobs.json", FORMAT, "jobs") or {"jobs": {}})["jobs"]
     waiting = queue([known[run.name] for run in todo if run.name in known])
     new = [run for run in todo if known.get(run.name) not in waiting]
     if new:

@@ -64,8 +64,7 @@ def row_of(run: Run, out: Path) -> Row:
 def state_of(run: Run, directory: RunDirectory, log: Path) -> tuple[str, str]:
     """The state of a run, and a note."""
     with contextlib.suppress(SeqlabError):
-        result = directory.result()
-        if result is not None and result["num_steps"] >= run.num_steps:
+        if directory.is_finished(run.num_steps):
             return DONE, ""
     if directory.holder():
         return RUNNING, ""
