@@ -2,7 +2,7 @@
 
   python experiments/search.py --config=configs/synthetic.py:task=reverse --out=runs/search
 
-The space is search_space() of the config file. Optuna (pip install 'seqlab[sweep]') proposes points
+The space is search_space() of the config file. Optuna (make train EXTRAS=sweep) proposes points
 (TPE, Bergstra et al. 2011), each a run of train.py in OUT/trial-NNNN; what it has learned so far is
 its validation loss at each evaluation, and a trial that is above the median of the others at the
 same step is stopped (Golovin et al. 2017), with its checkpoint. The best trial has the lowest
@@ -16,6 +16,7 @@ trials. Exit codes: 0 done, 64 wrong arguments, 75 stopped, or that of a trial t
 
 import argparse
 import contextlib
+import importlib
 import shlex
 import sys
 import time
@@ -24,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import train
-from errors import ConfigError, NonFiniteError, Parser, Preempted, SeqlabError
+from errors import ConfigError, NonFiniteError, Parser, Preempted, SeqlabError, StorageError
 from experiments.launching import local, machine, plan, space, status
 from experiments.translate import whole_number
 from training import config_files
+from training.files import storage_errors
 from training.signals import StopFlag
 
 DATABASE = "search.db"
@@ -63,7 +65,8 @@ def optuna() -> Any:
         import optuna as package
     except ImportError as error:
         raise ConfigError(
-            "A search needs Optuna: pip install 'seqlab[sweep]', or EXTRAS=sweep."
+            "A search needs Optuna: make train EXTRAS=sweep, or "
+            ".venv/bin/python -m pip install -e '.[sweep]'."
         ) from error
     package.logging.set_verbosity(package.logging.WARNING)
     return package
@@ -96,14 +99,15 @@ class Search:
 
         Raises:
             ConfigError: the folder holds another search, or other things.
+            StorageError: it cannot be written, or the database is damaged.
         """
         out, package = self.out, self.optuna
-        found = (out / DATABASE).is_file()
-        if not found and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"--out {out} is neither empty nor a search ({DATABASE}).")
-        out.mkdir(parents=True, exist_ok=True)
-        storage = package.storages.RDBStorage(f"sqlite:///{(out / DATABASE).absolute()}")
-        study = package.create_study(storage=storage, study_name="search", load_if_exists=True)
+        with storage_errors("make a search in", out):
+            found = (out / DATABASE).is_file()
+            if not found and out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise ConfigError(f"--out {out} is neither empty nor a search ({DATABASE}).")
+            out.mkdir(parents=True, exist_ok=True)
+        study = opened(package, out / DATABASE)
         options = self.options
         # The same proposals for the same seed, and others behind those that are there.
         seed = options.seed + len(study.get_trials(deepcopy=False))
@@ -128,6 +132,7 @@ class Search:
             Preempted: a signal asked to stop.
             TrialFailed: a run failed, but not for its numbers.
         """
+        self._tell_pruned()
         room = machine.places(self.options.jobs, self.options.memory, self.options.trials)
         with StopFlag() as stop, local.Pool(self.out, room) as pool:
             while not stop.requested:
@@ -141,6 +146,14 @@ class Search:
         with contextlib.suppress(SeqlabError):
             self._report(pool)  # what the last steps have brought
         raise Preempted("Stopped; the same command goes on.")
+
+    def _tell_pruned(self) -> None:
+        """Ends the trials that an earlier process had given up, but saw no end of."""
+        states = self.optuna.trial.TrialState
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state == states.RUNNING and trial.user_attrs.get("pruned"):
+                self.study.tell(trial.number, state=states.PRUNED)
+                say(f"trial-{trial.number:04}: pruned")
 
     def _start(self, pool: local.Pool) -> None:
         """Trials for the free places: first those that an earlier process has left."""
@@ -187,7 +200,9 @@ class Search:
             best = min((loss for _, loss in losses(run.folder(self.out))), default=None)
             self.study.tell(trial, best, state=None if best is not None else states.PRUNED)
             say(f"{run.name}: {best}" if best is not None else f"{run.name}: no finite loss")
-        elif code == NonFiniteError.exit_code or trial.user_attrs.get("pruned"):
+        elif code == NonFiniteError.exit_code or (
+            code == Preempted.exit_code and trial.user_attrs.get("pruned")
+        ):
             self.study.tell(trial, state=states.PRUNED)
             say(f"{run.name}: {'pruned' if code == Preempted.exit_code else 'not finite'}")
         else:  # it stays in progress, and goes on with the next command
@@ -210,6 +225,17 @@ class Search:
             f"{len(trials)} trials, {pruned} of them cut off; best: trial-{best.number:04}, "
             f"validation loss {best.value:.6g}\n{command}"
         )
+
+
+def opened(package: Any, path: Path) -> Any:
+    """The study in a database, or a new one; raises StorageError."""
+    database_errors = importlib.import_module("sqlalchemy.exc").SQLAlchemyError
+    try:
+        storage = package.storages.RDBStorage(f"sqlite:///{path.absolute()}")
+        return package.create_study(storage=storage, study_name="search", load_if_exists=True)
+    except (database_errors, package.exceptions.OptunaError, RuntimeError) as error:
+        said = str(error).splitlines()[0]
+        raise StorageError(f"{path} cannot be used: {said} Choose another --out.") from error
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:

@@ -190,6 +190,40 @@ def test_another_search_in_the_folder_is_refused(argv, tmp_path: Path, capsys) -
     assert "neither empty nor a search" in capsys.readouterr().err
 
 
+def test_what_cannot_be_a_database_is_one_line(argv, tmp_path: Path, capsys) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / search.DATABASE).write_text("no database" * 99)
+    for out in ("out", "mine.py/out"):
+        assert search.main([*argv, f"--out={tmp_path / out}"]) == 74
+        assert re.fullmatch(r"error: [^\n]*\n", capsys.readouterr().err)
+
+
+def test_a_pruned_trial_that_nobody_told_is_not_run(argv, tmp_path: Path) -> None:
+    """The search was killed between its decision and the end of the run."""
+    (tmp_path / "out").mkdir()
+    study = search.opened(optuna, tmp_path / "out" / search.DATABASE)
+    rate = optuna.distributions.FloatDistribution(0.1, 90.0, log=True)
+    study.ask({"optimizer.learning_rate": rate}).set_user_attr("pruned", True)
+    search.main([*argv, "--trials=1"])
+    assert [trial.state.name for trial in trials(tmp_path / "out")] == ["PRUNED"]
+    assert not (tmp_path / "out/trial-0000").exists()
+
+
+def test_a_pruned_trial_that_fails_has_failed(argv, tmp_path: Path) -> None:
+    found = search.Search(search.make_parser().read([*argv, "--trials=1"]))
+    for code, state in ((65, "RUNNING"), (74, "RUNNING"), (75, "PRUNED"), (70, "PRUNED")):
+        trial = found.study.ask(space.distributions(found.space))
+        trial.set_user_attr("pruned", True)
+        run = found.run_of(trial.number, trial.params)
+        found.active[run.name] = trial
+        if state == "RUNNING":
+            with pytest.raises(search.TrialFailed):
+                found._tell(run, code)
+        else:
+            found._tell(run, code)
+        assert trials(tmp_path / "out")[-1].state.name == state
+
+
 def test_a_trial_that_fails_ends_the_search_and_is_tried_again(argv, tmp_path, capsys) -> None:
     bad = [*argv, "--trials=2", f"--config.seed={launch_stub.BAD_DATA}"]
     for _ in range(2):
