@@ -27,6 +27,7 @@ def options(nodes: int) -> Namespace:
         namespace="default",
         queue="seqlab",
         claim="seqlab",
+        folder=None,
         restarts=100,
     )
 
@@ -34,7 +35,7 @@ def options(nodes: int) -> Namespace:
 def manifests(name: str) -> list[dict[str, Any]]:
     accelerator, nodes = POOLS[name]
     pool, given = kubernetes.pool_of(accelerator, nodes), options(nodes)
-    runs = [kubernetes.jobset(RUN, Path("out"), pool, given)]
+    runs = [kubernetes.jobset(RUN, Path("/here/out"), pool, given)]
     return [*runs, *kubernetes.queue(pool, 2, given)]
 
 
@@ -62,15 +63,28 @@ def test_a_launch_writes_them_and_submits_nothing(tmp_path: Path, capsys) -> Non
     assert group["flavors"][0]["resources"][0]["nominalQuota"] == 16
     job = runs[0]["spec"]["replicatedJobs"][0]["template"]["spec"]
     (container,) = job["template"]["spec"]["containers"]
+    digest = kubernetes.digest_of(out)
     assert job["completions"] * container["resources"]["limits"]["google.com/tpu"] == 16
     assert f"--config={CONFIG}" in container["command"]
-    assert container["command"][3].startswith("--workdir=/runs/out/synthetic-smoke-seed=1-")
+    assert container["command"][3].startswith(
+        f"--workdir=/runs/out-{digest}/synthetic-smoke-seed=1-"
+    )
+    assert runs[0]["metadata"]["name"].endswith(f"-{digest}")
+
+
+def test_the_folder_on_the_claim_can_be_named() -> None:
+    given, pool = options(1), kubernetes.pool_of("gpu:1", 1)
+    given.folder = "mine"
+    jobset = kubernetes.jobset(RUN, Path("out"), pool, given)
+    command = pod_of(jobset)["containers"][0]["command"]
+    assert f"--workdir=/runs/mine/{RUN.name}" in command
 
 
 def test_names_are_short_enough_and_stay_different() -> None:
     runs = plan.make([CONFIG], [], ["seed=0,1", "optimizer.learning_rate=1e-3,3e-4"])
-    names = [kubernetes.jobset_name(run) for run in runs]
-    assert len(set(names)) == len(runs)
+    outs = (Path("a/out"), Path("b/out"))
+    names = [kubernetes.jobset_name(run, out) for run in runs for out in outs]
+    assert len(set(names)) == 2 * len(runs)
     for name in names:
         assert manifest_schema.SHORT_NAME.fullmatch(name)
 
@@ -92,6 +106,10 @@ def test_a_bad_accelerator_is_one_line(capsys, tmp_path: Path) -> None:
         argv = arguments(tmp_path / "out", 1, more=(*more, f"--nodes={nodes}"))
         assert launch.main(argv) == 64
         assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    more = ("--executor=kubernetes", "--image=i", "--accelerator=gpu:1", "--folder=../x")
+    assert launch.main(arguments(tmp_path / "out", 1, more=more)) == 64
+    assert "--folder must be one word" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     print(f"{len(BAD_POOLS)} bad accelerators")
 
@@ -124,7 +142,7 @@ SEEDED: list[tuple[Callable[[dict], Any], str]] = [
     (lambda m: pod_of(m)["containers"][0].pop("image"), "image is missing"),
     (lambda m: pod_of(m)["containers"][0].update(image=None), "image must match"),
     (lambda m: pod_of(m)["containers"][0].update(command="python"), "command must be a list"),
-    (lambda m: pod_of(m)["containers"][0]["command"].append(8), "command[8] must match"),
+    (lambda m: pod_of(m)["containers"][0]["command"].append(8), "command[9] must match"),
     (lambda m: pod_of(m)["containers"][0]["resources"]["limits"].clear(), "no accelerator"),
     (lambda m: pod_of(m)["containers"][0]["resources"].update(limits={"gpu": 8}), "field 'gpu'"),
     (lambda m: pod_of(m)["volumes"].pop(), "volumes"),

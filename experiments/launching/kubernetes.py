@@ -1,6 +1,7 @@
 """Runs as JobSets on a cluster with Kueue: manifests are written, and kubectl is left to people."""
 
 import argparse
+import hashlib
 import math
 import re
 import shlex
@@ -22,6 +23,8 @@ from training.files import storage_errors, write_atomic
 FOLDER = "kubernetes"  # below --out
 RUNS = "/runs"  # where a pod finds the volume that keeps the runs
 PORT = 8476
+PATIENCE = 1800  # seconds that a node waits for the others, which may still pull the image
+NODE_POOL = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
 GIVEN_UP = (64, 65, 70)  # exit codes that another start would only repeat
 CHIPS_PER_NODE = 4
 # Names of GKE's node pools, and of TPUs the number of axes of a topology.
@@ -102,6 +105,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     add("--queue", default="seqlab", help="Kueue's LocalQueue (seqlab)")
     add("--namespace", default="default", help="of queue, claim and runs (default)")
     add("--claim", default="seqlab", help="PersistentVolumeClaim that keeps the runs (seqlab)")
+    add("--folder", help="of the runs on the claim (OUT's last word and a digest of its path)")
     add("--restarts", type=whole_number(0), default=100, help="of a run at most (100)")
 
 
@@ -110,6 +114,8 @@ def check(options: argparse.Namespace) -> None:
     for name in ("image", "accelerator"):
         if not getattr(options, name):
             raise ConfigError(f"--executor=kubernetes needs --{name}.")
+    if options.folder is not None and not re.fullmatch(r"\w[\w.-]*", options.folder, re.ASCII):
+        raise ConfigError(f"--folder must be one word, as gpt-2, got {options.folder!r}.")
     pool_of(options.accelerator, options.nodes)
 
 
@@ -145,11 +151,16 @@ def rendered(manifests: Sequence[Mapping[str, Any]]) -> str:
     return yaml.safe_dump_all(manifests, sort_keys=False, explicit_start=True)
 
 
-def jobset_name(run: Run) -> str:
+def digest_of(out: Path) -> str:
+    """What tells a launch from others into a folder of the same name."""
+    return hashlib.sha256(str(out.absolute()).encode()).hexdigest()[:6]
+
+
+def jobset_name(run: Run, out: Path) -> str:
     """A run's name as Kubernetes wants it, with room for what it puts behind it."""
     words, _, digest = run.name.lower().rpartition("-")
     plain = re.sub(r"[^a-z0-9]+", "-", words).strip("-")
-    return f"run-{plain[:25].strip('-')}-{digest}"
+    return f"run-{plain[:25].strip('-')}-{digest}-{digest_of(out)}"
 
 
 def jobset(run: Run, out: Path, pool: Pool, options: argparse.Namespace) -> dict[str, Any]:
@@ -158,7 +169,8 @@ def jobset(run: Run, out: Path, pool: Pool, options: argparse.Namespace) -> dict
     Whatever fails the pods of a run restarts all of them, and they go on from the last checkpoint;
     but what would only be repeated (GIVEN_UP) ends it.
     """
-    name = jobset_name(run)
+    name = jobset_name(run, out)
+    slices = NODE_POOL if pool.is_tpu and pool.nodes > 1 else {}  # a slice is one pool of nodes
     rule = {"name": "givenUp", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
@@ -167,7 +179,7 @@ def jobset(run: Run, out: Path, pool: Pool, options: argparse.Namespace) -> dict
             "name": name,
             "namespace": options.namespace,
             "labels": {"app": "seqlab", "kueue.x-k8s.io/queue-name": options.queue},
-            "annotations": {"seqlab/run": run.name},
+            "annotations": {"seqlab/run": run.name, **slices},
         },
         "spec": {
             "failurePolicy": {"maxRestarts": options.restarts, "rules": [rule]},
@@ -202,7 +214,7 @@ def pod(name: str, run: Run, out: Path, pool: Pool, options: argparse.Namespace)
     if not pool.is_tpu:  # NCCL passes data between the GPUs of a node through it
         volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory"}})
         mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})
-    place = Path(RUNS, out.absolute().name)
+    place = Path(RUNS, options.folder or f"{out.absolute().name}-{digest_of(out)}")
     container = {
         "name": "train",
         "image": options.image,
@@ -221,12 +233,14 @@ def coordinator(name: str, pool: Pool) -> list[str]:
     """How the processes of a run find each other; the cluster tells those of a TPU."""
     if pool.nodes == 1:
         return []
+    patience = f"--coordinator_timeout={PATIENCE}"
     if pool.is_tpu:
-        return ["--coordinator=auto"]
+        return ["--coordinator=auto", patience]
     return [
         f"--coordinator={name}-train-0-0.{name}:{PORT}",
         f"--num_processes={pool.nodes}",
         "--process_id=$(JOB_COMPLETION_INDEX)",  # Kubernetes fills it in
+        patience,
     ]
 
 

@@ -61,7 +61,8 @@ def submitit() -> Any:
         return importlib.import_module("submitit")
     except ImportError as error:
         raise ConfigError(
-            "--executor=slurm needs submitit: pip install 'seqlab[launch]', or EXTRAS=launch."
+            "--executor=slurm needs submitit: make train EXTRAS=launch, or "
+            ".venv/bin/python -m pip install -e '.[launch]'."
         ) from error
 
 
