@@ -1,7 +1,8 @@
 """What a training step needs and takes at least, by formula; of one device unless it says more."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from analysis.chips import Chip
@@ -57,12 +58,16 @@ def ring(kind: str, group: int, size: float) -> float:
 
 
 class Exchange(NamedTuple):
-    """Collectives by formula: of what, how large, among how many, and bytes sent."""
+    """Collectives by formula: of what, among which devices, and bytes that each of them sends."""
 
     what: str
     kind: str
-    group: int
+    members: Sequence[int]
     sent: float
+
+    @property
+    def group(self) -> int:
+        return len(self.members)
 
 
 def exchanges(
@@ -88,14 +93,21 @@ def exchanges(
         recomputes: whether the backward pass runs the forward pass again.
     """
     data, fsdp, tensor = (mesh.get(axis, 1) for axis in ("data", "fsdp", "tensor"))
+    # The first group of each axis; neighbours in the last axis are neighbours among the devices.
+    over_data = range(0, data * fsdp * tensor, fsdp * tensor)
+    over_fsdp, over_tensor = range(0, fsdp * tensor, tensor), range(tensor)
     times = 3 if recomputes else 2
     rows = [
-        ("gradients", "all-reduce", data, parameter_bytes / fsdp / tensor),
-        ("parameters", "all-gather", fsdp, 2 * compute_bytes / tensor),
-        ("gradients", "reduce-scatter", fsdp, parameter_bytes / tensor),
-        ("activations", "all-reduce", tensor, times * reductions * activation_bytes),
+        ("gradients", "all-reduce", over_data, parameter_bytes / fsdp / tensor),
+        ("parameters", "all-gather", over_fsdp, 2 * compute_bytes / tensor),
+        ("gradients", "reduce-scatter", over_fsdp, parameter_bytes / tensor),
+        ("activations", "all-reduce", over_tensor, times * reductions * activation_bytes),
     ]
-    return [Exchange(what, kind, n, ring(kind, n, size)) for what, kind, n, size in rows if n > 1]
+    return [
+        Exchange(what, kind, members, ring(kind, len(members), size))
+        for what, kind, members, size in rows
+        if len(members) > 1
+    ]
 
 
 class Roofline(NamedTuple):
@@ -124,20 +136,37 @@ def peak(chip: Chip, float32: bool) -> float:
     return chip.flops * (chip.float32 if float32 else 1.0)
 
 
+def message_seconds(chip: Chip, members: Sequence[int], sent: float) -> float:
+    """Seconds of a ring among these devices, each of which sends so many bytes.
+
+    Device i is on host i // chip.together. A ring enters and leaves a host once: if each of n
+    devices sends s, then s n / (n - 1) (h - 1) / h bytes leave each of h hosts, through the
+    network ports of its members all together. (A permutation is a ring of two.)
+    """
+    hosts = Counter(i // chip.together for i in members)
+    inside = sent / chip.links
+    if len(hosts) == 1:
+        return inside
+    ports, whole = min(hosts.values()), sent * len(members) / (len(members) - 1)
+    beyond = whole * (len(hosts) - 1) / len(hosts) / (ports * chip.network)
+    return max(beyond, inside) if max(hosts.values()) > 1 else beyond
+
+
 def roofline(
-    chip: Chip, float32: bool, flops: float, bytes_: float, sent: Iterable[tuple[int, float]]
+    chip: Chip,
+    float32: bool,
+    flops: float,
+    bytes_: float,
+    sent: Iterable[tuple[Sequence[int], float]],
 ) -> Roofline:
     """The roofline of a step.
 
     Args:
         float32: whether products are of float32.
         bytes_: read and written.
-        sent: (group, bytes) of each collective; a group larger than the chips that links join
-            goes through the network.
+        sent: (members, bytes that each of them sends) of each collective.
     """
-    network = sum(
-        size / (chip.links if group <= chip.together else chip.network) for group, size in sent
-    )
+    network = sum(message_seconds(chip, members, size) for members, size in sent)
     return Roofline(flops / peak(chip, float32), bytes_ / chip.bandwidth, network)
 
 

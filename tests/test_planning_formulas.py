@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from analysis import planning
+from analysis.chips import CHIPS
 
 
 def ring_all_reduce(group: int, size: int) -> tuple[np.ndarray, int]:
@@ -28,6 +29,32 @@ def test_a_ring_sends_what_the_formula_says(group):
     np.testing.assert_allclose(found, np.tile(expected, (group, 1)))
     assert sent == planning.ring("all-reduce", group, 4 * size)
     assert 2 * planning.ring("all-gather", group, 4 * size) == sent
+
+
+# Of 2e9 parameters on 64 H100 with bfloat16, by hand. A host of eight has 8 ports of 50 GB/s to
+# the seven others, and each GPU 450 GB/s to the seven beside it.
+NETWORK = {
+    (1, 64, 1): (2 * 4e9 + 8e9) * 7 / 8 / 400e9,  # 35 ms: gathered twice and scattered
+    (64, 1, 1): 2 * 8e9 * 7 / 8 / 400e9,  # 35 ms: an all-reduce of the whole gradient
+    # 35 ms: an eighth of the gradient, one GPU on each host; and 31 ms within each host.
+    (8, 8, 1): 2 * 1e9 * 7 / 8 / 50e9 + 16e9 * 7 / 8 / 450e9,
+    (1, 16, 4): (2 * 1e9 + 2e9) * 7 / 8 / (2 * 50e9) + 2 * 1e9 * 3 / 4 / 450e9,
+}
+
+
+@pytest.mark.parametrize("mesh", NETWORK)
+def test_a_group_shares_the_ports_of_its_hosts(mesh):
+    sizes = dict(zip(("data", "fsdp", "tensor"), mesh, strict=True))
+    found = planning.exchanges(sizes, 8e9, 4e9, 1e8, 5, recomputes=False)
+    sent = [(one.members, one.sent) for one in found]
+    network = planning.roofline(CHIPS["H100"], False, 0, 0, sent).network
+    assert network == pytest.approx(NETWORK[mesh])
+    assert {one.group for one in found} == {n for n in mesh if n > 1}
+
+
+def test_two_hosts_are_bound_by_the_links_within_them():
+    seconds = planning.message_seconds(CHIPS["H100"], range(16), 15e9)  # of an array of 16e9
+    assert seconds == pytest.approx(15e9 / 450e9)  # 8e9 / 400e9 leave a host
 
 
 LIMIT = 1000.0

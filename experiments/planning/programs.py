@@ -9,7 +9,10 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8}
+import numpy as np
+
+from analysis.planning import ring
+
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -20,9 +23,10 @@ TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 CONSTANT = re.compile(r"^(\d+)\)")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 GROUPS = re.compile(
-    r"replica_groups=(?:\[\d+,(?P<iota>\d+)\]|\{\{(?P<listed>[\d,]+)\}"
-    r"|mesh\[(?P<mesh>[^\]]*)\] \{(?P<axes>[^}]*)\})"
+    r"replica_groups=(?:\[\d+,(?P<iota>\d+)\]<=\[(?P<sizes>[\d,]+)\](?:T\((?P<order>[\d,]+)\))?"
+    r"|\{\{(?P<listed>[\d,]+)\}|mesh\[(?P<mesh>[^\]]*)\] \{(?P<axes>[^}]*)\})"
 )
+PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)+)\}")
 WINDOW = re.compile(r"window=\{([^}]*)\}")
 LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
@@ -36,7 +40,8 @@ class Shape(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.sizes) * BYTES.get(self.dtype, 4)
+        width = re.search(r"\d+", self.dtype)  # bits: bf16, c64, f8e4m3fn; a pred is a byte
+        return -(-math.prod(self.sizes) * (int(width[0]) if width else 8) // 8)
 
 
 class Instruction(NamedTuple):
@@ -52,19 +57,24 @@ class Instruction(NamedTuple):
 
 
 class Collective(NamedTuple):
-    """Collectives of one kind among groups of one size.
+    """Collectives of one kind among the same groups.
 
     Attributes:
+        members: devices of the first group; the farthest pair of a permutation.
         number: how many run in a step.
         bytes: of their arrays on one device, the whole array where it is gathered or scattered.
         sent: bytes that a device sends, on a ring.
     """
 
     kind: str
-    group: int
+    members: tuple[int, ...]
     number: int
     bytes: int
     sent: float
+
+    @property
+    def group(self) -> int:
+        return len(self.members)
 
 
 class Program(NamedTuple):
@@ -194,32 +204,46 @@ def _touched(at: int, base: int, kernel: int, out: int, options: dict[str, str])
 
 
 def _collectives(found: dict[str, tuple[int, Instruction]]) -> tuple[Collective, ...]:
-    totals: dict[tuple[str, int], list[float]] = {}
+    totals: dict[tuple[str, tuple[int, ...]], list[float]] = {}
     for runs, line in found.values():
-        kind, group = line.kind.removesuffix("-start"), _group(line.rest)
-        if group == 1 and kind != "collective-permute":
+        kind, members = line.kind.removesuffix("-start"), _members(line.rest)
+        group = len(members)
+        if group == 1:
             continue
         shapes = line.shapes
-        if line.kind.endswith("-start") and kind != "all-reduce":  # (operands, results, ...)
-            shapes = shapes[1:2]
+        if line.kind.endswith("-start") and kind != "all-reduce":
+            # (operands, results, contexts of a permutation)
+            shapes = tuple(one for one in shapes if one != Shape("u32", ()))
+            shapes = shapes[len(shapes) // 2 :]
         size = sum(shape.bytes for shape in shapes) * (group if kind == "reduce-scatter" else 1)
-        share = {"all-reduce": 2 * (group - 1) / group, "collective-permute": 1.0}
-        sent = size * share.get(kind, (group - 1) / group)
-        total = totals.setdefault((kind, group), [0, 0, 0.0])
-        for i, value in enumerate((1, size, sent)):
+        total = totals.setdefault((kind, members), [0, 0, 0.0])
+        for i, value in enumerate((1, size, ring(kind, group, size))):
             total[i] += runs * value
     rows = [Collective(*key, int(n), int(size), sent) for key, (n, size, sent) in totals.items()]
     return tuple(sorted(rows, key=lambda row: -row.sent))
 
 
-def _group(rest: str) -> int:
-    """Devices that take part in a collective together."""
+def _integers(text: str) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", text)]
+
+
+def _members(rest: str) -> tuple[int, ...]:
+    """The devices of the first group of a collective."""
+    if match := PAIRS.search(rest):
+        ends = _integers(match[1])
+        return max(zip(ends[::2], ends[1::2], strict=True), key=lambda pair: abs(pair[0] - pair[1]))
     match = GROUPS.search(rest)
     if match is None:
-        return 1
-    if match["iota"]:
-        return int(match["iota"])
+        return (0,)
     if match["listed"]:
-        return match["listed"].count(",") + 1
-    sizes = dict(re.findall(r"'(\w+)'=(\d+)", match["mesh"]))
-    return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", match["axes"]))
+        return tuple(_integers(match["listed"]))
+    if match["iota"]:
+        sizes = _integers(match["sizes"])
+        order = _integers(match["order"]) if match["order"] else None
+        devices = np.arange(math.prod(sizes)).reshape(sizes).transpose(order)
+        return tuple(devices.ravel()[: int(match["iota"])].tolist())
+    axes = dict(re.findall(r"'(\w+)'=(\d+)", match["mesh"]))
+    inside = re.findall(r"'(\w+)'", match["axes"])
+    devices = np.arange(math.prod(map(int, axes.values()))).reshape([*map(int, axes.values())])
+    first = tuple(slice(None) if name in inside else 0 for name in axes)
+    return tuple(devices[first].ravel().tolist())

@@ -49,11 +49,11 @@ class Plan(NamedTuple):
     def rooflines(self) -> dict[str, tuple[Roofline, float]]:
         """(roofline, MFU) by formula and, where there is one, by the compiler's counts."""
         formula, count, chip = self.formula, self.target.num_chips, self.target.chip
-        sent = [(one.group, one.sent) for one in formula.exchanges]
+        sent = [(one.members, one.sent) for one in formula.exchanges]
         flops = formula.model_flops / count
         found = {"formula": roofline(chip, self.float32, flops, formula.bytes, sent)}
         if isinstance(self.compiled, Compiled) and self.compiled.program:
-            sent = [(one.group, one.sent) for one in self.compiled.program.collectives]
+            sent = [(one.members, one.sent) for one in self.compiled.program.collectives]
             each = self.compiled.flops, self.compiled.bytes
             found["compiler"] = roofline(chip, self.float32, *each, sent)
         return {
