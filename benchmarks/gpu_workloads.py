@@ -1,22 +1,8 @@
-"""Shapes that fill one large GPU, tiny ones that run anywhere, and peaks of known devices."""
+"""Shapes that fill one large GPU, and tiny ones that run anywhere."""
 
+from analysis.chips import gpu_flops
 from benchmarks.workloads import Workload, lstm_attention
 from configs.base import BERT, GPT, SEQ2SEQ
-
-# Dense bfloat16 (float16 for V100 and T4) in FLOP/s, from the makers' data sheets. The first
-# name that is part of the device's own name counts.
-PEAK_FLOPS = {
-    "GH200": 989e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "B200": 2250e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "V100": 125e12,
-    "T4": 65e12,
-}
 
 # Vocabularies that are no multiple of 64 are filled up to one, on both sides: tensor cores take
 # nothing else at full speed.
@@ -73,14 +59,9 @@ TINY = {
 }
 
 
-def peak_flops(device_name: str) -> float | None:
-    """Peak of a device by its name, or None for one that is not in the table."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if name in device_name), None)
-
-
 def utilisation(flops: float, seconds: float, device_name: str, num_devices: int = 1) -> str:
     """Model FLOPs over the peak (Chowdhery et al. 2022) in per cent, or the bare rate."""
-    peak, rate = peak_flops(device_name), flops / seconds / num_devices
+    peak, rate = gpu_flops(device_name), flops / seconds / num_devices
     if peak is None:
         return f"{rate / 1e12:.3g} TFLOP/s, peak of {device_name!r} not known"
     return f"{100 * rate / peak:.1f} %"

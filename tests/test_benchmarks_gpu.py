@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import pytest
 
 import models
+from analysis import chips
 from benchmarks import gpu, gpu_parity, gpu_parts, gpu_workloads, harness, ours
 from models.attention import dot_product_attention, fused_attention
 from training import flops
@@ -89,9 +90,11 @@ def test_parts_fit_into_eight_minutes():
 
 
 def test_utilisation_is_a_share_of_the_peak_of_the_device():
-    assert gpu_workloads.peak_flops("NVIDIA H200") == 989e12
-    assert gpu_workloads.peak_flops("NVIDIA H100 PCIe") == 756e12
-    assert gpu_workloads.peak_flops("NVIDIA L40S") == 362e12
+    assert chips.gpu_flops("NVIDIA H200") == 989e12
+    assert chips.gpu_flops("NVIDIA H100 PCIe") == 756e12
+    assert chips.gpu_flops("NVIDIA L40S") == 362e12
+    assert chips.gpu_flops("NVIDIA L40") is None  # no L4
+    assert chips.gpu_flops("NVIDIA A100-SXM4-80GB") == 312e12
     assert gpu_workloads.utilisation(989e12, 4.0, "NVIDIA H200", num_devices=2) == "12.5 %"
     assert gpu_workloads.utilisation(3e12, 1.0, "cpu").startswith("3 TFLOP/s, peak of 'cpu' not")
 
