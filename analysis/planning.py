@@ -1,5 +1,6 @@
 """What a training step needs and takes at least, by formula; of one device unless it says more."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ PARTS = (
     ("output", r"output|logits|^[/\W]*$"),
 )
 OTHERS = "other layers"
-MOST_ANSWERS = 8
+MOST_ANSWERS = 8  # of the search of the largest batch, from the first that fits
 
 
 def part_of(path: str) -> str:
@@ -77,6 +78,7 @@ def exchanges(
     activation_bytes: float,
     reductions: float,
     recomputes: bool,
+    pieces: int = 1,
 ) -> list[Exchange]:
     """What a step sends over the axes "data", "fsdp" and "tensor" of a mesh.
 
@@ -91,6 +93,7 @@ def exchanges(
         activation_bytes: of the rows of one device, (tokens, d_model).
         reductions: products in the forward pass whose results are summed over tensor.
         recomputes: whether the backward pass runs the forward pass again.
+        pieces: micro-batches, each of which gathers the parameters anew.
     """
     data, fsdp, tensor = (mesh.get(axis, 1) for axis in ("data", "fsdp", "tensor"))
     # The first group of each axis; neighbours in the last axis are neighbours among the devices.
@@ -99,7 +102,7 @@ def exchanges(
     times = 3 if recomputes else 2
     rows = [
         ("gradients", "all-reduce", over_data, parameter_bytes / fsdp / tensor),
-        ("parameters", "all-gather", over_fsdp, 2 * compute_bytes / tensor),
+        ("parameters", "all-gather", over_fsdp, 2 * pieces * compute_bytes / tensor),
         ("gradients", "reduce-scatter", over_fsdp, parameter_bytes / tensor),
         ("activations", "all-reduce", over_tensor, times * reductions * activation_bytes),
     ]
@@ -197,7 +200,8 @@ def largest(
     """The most rows whose memory is within a limit, to one part in sixteen; 0 if none are.
 
     Bisection that goes where the memory, nearly a straight line in the rows, meets the limit; it
-    asks seldom, because each answer is a compilation.
+    asks seldom, because each answer is a compilation. Until some rows fit it asks for a quarter of
+    those that did not, or fewer.
 
     Args:
         memory: rows -> bytes; rises with them.
@@ -207,7 +211,8 @@ def largest(
     """
     fits, fails = (0, 0.0), (0, 0.0)  # rows and memory; no rows are known to fail yet
     rows = max(unit, start // unit * unit)
-    for _ in range(MOST_ANSWERS):
+    left = MOST_ANSWERS
+    while left:
         found = memory(rows)
         known = fits if fits[0] else fails
         if known[0] and known[0] != rows:
@@ -216,8 +221,13 @@ def largest(
             fits = (rows, found)
         else:
             fails = (rows, found)
+        left -= 1 if fits[0] else 0
         at = rows + (limit - found) / slope
         low, high = fits[0] + unit, (fails[0] or 64 * rows) - unit
+        if fits[0] and fails[0] > 4 * fits[0]:  # too far apart for a straight line between them
+            at = math.sqrt(fits[0] * fails[0])
+        if not fits[0]:
+            high = min(high, max(unit, rows // 4 // unit * unit))
         if low > high or (fails[0] and fails[0] - fits[0] <= max(unit, fits[0] // 16)):
             break
         rows = min(max(int(at // unit) * unit, low), high)

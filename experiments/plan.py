@@ -113,6 +113,8 @@ def say(text: str) -> None:
 
 def work(options: argparse.Namespace) -> None:
     """Plans what a command asks for and prints it."""
+    if options.price and not options.tokens:
+        raise ConfigError("--price is of a whole run: say its --tokens, too.")
     import train  # here, so that wrong arguments are named at once
     from experiments.planning import advice, report, targets
     from training import config_files

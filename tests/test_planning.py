@@ -13,7 +13,7 @@ from analysis import planning
 from analysis.chips import CHIPS
 from errors import ConfigError
 from experiments import plan
-from experiments.planning import compiler, formulas, stand_in, targets
+from experiments.planning import advice, compiler, formulas, stand_in, targets
 from training.config_files import load_config
 from training.parallel import build_strategy
 from training.planned import on_devices
@@ -113,6 +113,47 @@ def test_remat_keeps_less_and_runs_more():
     assert again.model_flops == plain.model_flops
 
 
+def test_micro_batches_move_no_less_and_gather_more():
+    mesh = ("--config.parallel.strategy=mesh", "--config.parallel.mesh=(1,2,2)")
+    whole = formulas.by_formula(*planned(4, *mesh))
+    cut = formulas.by_formula(*planned(4, *mesh, "--config.accumulate=4"))
+    assert cut.activations == whole.activations / 4
+    parameters = whole.state["parameters"]
+    assert cut.bytes == whole.bytes + 3 * 4 * parameters  # read twice, gradients added to a sum
+    assert cut.unfused_bytes - cut.bytes == whole.unfused_bytes - whole.bytes
+    (gathered, scattered, summed), (first, *others) = cut.exchanges, whole.exchanges
+    assert gathered.sent == 4 * first.sent
+    assert [scattered, summed] == others
+
+
+def test_gpt2_small_is_bound_by_products_unless_nothing_is_fused(capsys):
+    config = "--config=configs/gpt.py:model=gpt2-small"
+    options = ["dtype=bfloat16", "scan_layers=true"]
+    shape = ["tokenizer.vocab_size=50257", "sequence_length=1024"]
+    options = [
+        *(f"--config.model.{one}" for one in options),
+        *(f"--config.task.{one}" for one in shape),
+    ]
+    assert plan.main([config, "--devices=H100", "--formula", *options]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    products, memory, _, longest, _ = next(row[-5:] for row in rows if row[:2] == ["by", "formula"])
+    assert products == longest
+    assert float(products) == pytest.approx(1e3 * 1.40e13 / 989e12, rel=0.01)
+    assert float(memory) < 5
+    unfused = next(row[-5:] for row in rows if row[:2] == ["were", "all"])
+    assert unfused[3] == unfused[1]
+    assert float(unfused[3]) > float(products)
+
+
+def test_a_classifier_is_advised_of_options_that_it_has():
+    settings = settings_of("configs/classification.py:smoke")
+    found = list(advice.variants(settings, 1))
+    words = found[-1][0].split()
+    assert any(word.startswith("--config.model.inner.") for word in words)
+    changed = settings_of("configs/classification.py:smoke", *words)
+    assert changed["model"] == found[-1][1]["model"]
+
+
 @pytest.mark.parametrize("name", CHIPS)
 def test_no_chip_beats_its_roofline(name):
     chip = CHIPS[name]
@@ -159,9 +200,20 @@ REFUSED = [
     (("--mesh=2,2,1",), "has 4 places"),
     (("--mesh=0,2,2",), "1,8,2"),
     (("--tokens=-1",), "above 0"),
+    (("--price=2",), "--tokens"),
     (("--config.model.d_modle=3",), "Did you mean 'd_model'?"),
     (("--devises=3",), "'--devises'"),
 ]
+
+
+def test_formulas_answer_for_the_largest_machines(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(targets.cores, "asked_for", lambda: 0)
+    monkeypatch.setattr(targets.jax.config, "update", asked.__setitem__)
+    for name in ("8192xH100", "v5p:16x20x28"):
+        monkeypatch.setattr(targets, "has_compiler", lambda: False)
+        targets.prepare(targets.parse_target(name))
+        assert asked["jax_num_cpu_devices"] == targets.parse_target(name).num_chips
 
 
 def test_what_is_wrong_with_a_plan_is_one_line(capsys):

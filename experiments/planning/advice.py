@@ -28,15 +28,16 @@ def _changed(settings: Mapping[str, Any], **options: Any) -> Settings:
 def variants(settings: Mapping[str, Any], count: int) -> Iterator[tuple[str, Settings]]:
     """(what to say on the command line, settings), what costs least speed first."""
     model = settings["model"].get("inner", settings["model"])
+    prefix = "--config.model.inner" if "inner" in settings["model"] else "--config.model"
     sharded = {"strategy": "mesh", "mesh": (1, count, 1)}
     apart = settings["parallel"]["strategy"] == "mesh" and settings["parallel"]["mesh"][1] > 1
     steps: list[tuple[str, dict[str, Any]]] = []
     if model.get("dtype") == "float32":
-        steps.append(("--config.model.dtype=bfloat16", {"dtype": "bfloat16"}))
+        steps.append((f"{prefix}.dtype=bfloat16", {"dtype": "bfloat16"}))
     if count > 1 and not apart:
         steps.append((f"--mesh=1,{count},1", {"__parallel": sharded}))
     if model.get("remat") is False:
-        steps.append(("--config.model.remat=true", {"remat": True}))
+        steps.append((f"{prefix}.remat=true", {"remat": True}))
     for pieces in (2, 8):
         more = settings["accumulate"] * pieces
         steps.append((f"--config.accumulate={more}", {"__accumulate": more}))

@@ -23,7 +23,8 @@ class Formula(NamedTuple):
             counted.
         state: bytes on one device by what they are for.
         gradients, activations: bytes on one device; activations are all that the backward pass
-            reads, each array once, before the compiler fuses any away.
+            of a micro-batch reads, each array once, before the compiler fuses any away.
+        pieces: micro-batches of a step.
         exchanges: between devices.
         mesh: devices along "data", "fsdp" and "tensor".
     """
@@ -33,6 +34,7 @@ class Formula(NamedTuple):
     state: dict[str, float]
     gradients: float
     activations: float
+    pieces: int
     exchanges: list[Exchange]
     mesh: dict[str, int]
 
@@ -51,10 +53,15 @@ class Formula(NamedTuple):
 
     @property
     def bytes(self) -> float:
-        """Bytes read and written at least: the state twice, gradients and activations twice, and
-        the parameters in the forward and in the backward pass."""
-        moved = 2 * (sum(self.state.values()) + self.gradients + self.activations)
-        return moved + 2 * self.state["parameters"]
+        """Bytes read and written at least: the state twice, and for each micro-batch the gradients
+        twice and the parameters in the forward and in the backward pass."""
+        each = self.gradients + self.state["parameters"]
+        return 2 * (sum(self.state.values()) + self.pieces * each)
+
+    @property
+    def unfused_bytes(self) -> float:
+        """The same, and all activations written and read, of which a compiler fuses many away."""
+        return self.bytes + 2 * self.pieces * self.activations
 
     @property
     def sent(self) -> float:
@@ -78,7 +85,7 @@ def by_formula(settings: Mapping[str, Any], given: StandIn, trainer: Trainer) ->
         "moving average": _on_device(trainer.abstract.ema_params),
     }
     model = models.inner_of(trainer.model)
-    kept, rows = _kept(given, trainer, settings["accumulate"])
+    pieces = settings["accumulate"]
     held = mesh.get("data", 1) * mesh.get("fsdp", 1)
     wide = 2 if getattr(model, "dtype", "float32") == "bfloat16" else 4
     width, reductions = _reductions(trainer)
@@ -89,9 +96,10 @@ def by_formula(settings: Mapping[str, Any], given: StandIn, trainer: Trainer) ->
         flops={part: 3 * n for part, n in by_part(products.items()).items()},
         state={name: size for name, size in state.items() if size},
         gradients=state["parameters"],
-        activations=kept / held / rows,
+        activations=_kept(given, trainer) / held / pieces,
+        pieces=pieces,
         exchanges=exchanges(
-            mesh, 4.0 * total, wide * total, activation, reductions, bool(_remat(model))
+            mesh, 4.0 * total, wide * total, activation, reductions, _remat(model), pieces
         ),
         mesh=mesh,
     )
@@ -113,9 +121,8 @@ def _on_device(tree: Any) -> float:
     return float(sum(math.prod(shape) * size for shape, size in shapes))
 
 
-def _kept(given: StandIn, trainer: Trainer, pieces: int) -> tuple[float, int]:
-    """(bytes that the backward pass reads and that are no parameters, micro-batches)."""
-    pieces = max(pieces, 1)
+def _kept(given: StandIn, trainer: Trainer) -> float:
+    """Bytes that the backward pass of the whole batch reads and that are no parameters."""
     key = jax.eval_shape(lambda: jax.random.key(0))
 
     def backward(params: Any, batch: Any, key: Any) -> Any:
@@ -129,7 +136,7 @@ def _kept(given: StandIn, trainer: Trainer, pieces: int) -> tuple[float, int]:
     batch = dict(given.batch) if carry is None else {**given.batch, "carry": carry}
     found = jax.eval_shape(backward, trainer.shapes, batch, key)
     left = jax.tree.leaves(getattr(found, "opaque_residuals", found))
-    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in left)), pieces
+    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in left))
 
 
 def _reductions(trainer: Trainer) -> tuple[int, float]:

@@ -10,6 +10,8 @@ from experiments.planning.stand_in import StandIn
 from experiments.planning.targets import Target
 
 GIB = 2.0**30
+# Whose counts a roofline is of.
+FORMULA, UNFUSED, COMPILER = "by formula", "were all activations kept unfused", "by the compiler"
 
 
 class Plan(NamedTuple):
@@ -47,15 +49,19 @@ class Plan(NamedTuple):
         return not isinstance(self.compiled, TooLarge) and self.memory <= self.limit
 
     def rooflines(self) -> dict[str, tuple[Roofline, float]]:
-        """(roofline, MFU) by formula and, where there is one, by the compiler's counts."""
+        """(roofline, MFU) by the counts of the formula, of the same if nothing were fused, and
+        of the compiler where there is one."""
         formula, count, chip = self.formula, self.target.num_chips, self.target.chip
         sent = [(one.members, one.sent) for one in formula.exchanges]
         flops = formula.model_flops / count
-        found = {"formula": roofline(chip, self.float32, flops, formula.bytes, sent)}
+        found = {
+            FORMULA: roofline(chip, self.float32, flops, formula.bytes, sent),
+            UNFUSED: roofline(chip, self.float32, flops, formula.unfused_bytes, sent),
+        }
         if isinstance(self.compiled, Compiled) and self.compiled.program:
             sent = [(one.members, one.sent) for one in self.compiled.program.collectives]
             each = self.compiled.flops, self.compiled.bytes
-            found["compiler"] = roofline(chip, self.float32, *each, sent)
+            found[COMPILER] = roofline(chip, self.float32, *each, sent)
         return {
             name: (
                 one,
@@ -135,7 +141,7 @@ def _times(plan: Plan) -> Iterator[str]:
     rows = [["milliseconds of a step, at least", "products", "memory", "network", "longest", "MFU"]]
     for name, (one, mfu) in plan.rooflines().items():
         times = [f"{1e3 * seconds:,.2f}" for seconds in (*one, one.seconds)]
-        rows.append([f"{name}'s counts", *times, f"{mfu:.0%}"])
+        rows.append([name, *times, f"{mfu:.0%}"])
     yield from ["", *table(rows)]
     if isinstance(plan.compiled, Compiled):
         found, chip, count = plan.compiled, plan.target.chip, plan.target.num_chips
@@ -162,11 +168,11 @@ def _loops(found: Compiled) -> str:
 
 def _budget(plan: Plan) -> Iterator[str]:
     """The cost of the run at the roofline of the best counts, and at half of that speed."""
-    one, _ = list(plan.rooflines().values())[-1]
+    found = plan.rooflines()
+    one, _ = found.get(COMPILER, found[FORMULA])
     rows = [[f"{plan.tokens:,.0f} tokens", "steps", "days", "chip-hours", "price"]]
     for name, seconds in (("at the roofline", one.seconds), ("at half its speed", 2 * one.seconds)):
-        found = budget(plan.tokens, plan.given.tokens, seconds, plan.target.num_chips, plan.hourly)
-        price = f"{found.price:,.0f}" if plan.hourly else ""
-        hours = f"{found.chip_hours:,.0f}"
-        rows.append([name, f"{found.steps:,}", f"{found.days:,.2f}", hours, price])
+        run = budget(plan.tokens, plan.given.tokens, seconds, plan.target.num_chips, plan.hourly)
+        price = f"{run.price:,.0f}" if plan.hourly else ""
+        rows.append([name, f"{run.steps:,}", f"{run.days:,.2f}", f"{run.chip_hours:,.0f}", price])
     yield from ["", *table(rows)]

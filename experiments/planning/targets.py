@@ -13,7 +13,7 @@ from analysis.chips import Chip, find_chip
 from errors import ConfigError
 from training import cores
 
-MOST_SIMULATED = 4096  # devices that a CPU can show itself as
+MOST_SIMULATED = 8960  # devices that a CPU shows itself as: the largest pod, some 20 seconds
 MOST_COMPILED = 256  # of them; above, formulas
 
 
