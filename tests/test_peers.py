@@ -184,7 +184,7 @@ def test_an_error_of_one_is_what_the_others_end_with(
 ) -> None:
     monkeypatch.setattr(peers, "SOON", 0.2)
     group = Group(3)
-    assert not group.peers[process].leave(65, "a.tsv, row 7: no tab.")
+    assert group.peers[process].leave(65, "a.tsv, row 7: no tab.") is None
     for other in {0, 1, 2} - {process}:
         code, sentence = group.wait_for_end(other)
         assert code == 65
@@ -193,7 +193,8 @@ def test_an_error_of_one_is_what_the_others_end_with(
     group.close()
 
 
-def test_all_wait_for_the_last_one_and_leave_in_peace() -> None:
+@pytest.mark.parametrize("code", [0, 75])
+def test_all_wait_for_the_last_one_and_leave_in_peace(code: int) -> None:
     group, left = Group(3), []
 
     def leave(process: int) -> None:
@@ -204,10 +205,10 @@ def test_all_wait_for_the_last_one_and_leave_in_peace() -> None:
         thread.start()
     time.sleep(0.1)
     assert not left
-    assert group.peers[0].leave(0, "")
+    assert group.peers[0].leave(code, "") == code
     for thread in threads:
         thread.join(20)
-    assert left == [True, True]
+    assert left == [code, code]
     assert not group.ends
     group.close()
 

@@ -58,7 +58,10 @@ def assert_close(found: Path, expected: Path, tolerance: float) -> None:
         mine, theirs = (jax.tree.leaves(tree) for tree in trees)
         for one, other in zip(mine, theirs, strict=True):
             np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
-    for one, other in zip(read_metrics(found), read_metrics(expected), strict=True):
+    mine, theirs = (
+        [row for row in read_metrics(run) if row["split"] != "goodput"] for run in (found, expected)
+    )
+    for one, other in zip(mine, theirs, strict=True):
         for name, value in trainer_cases.without_times(other).items():
             if not isinstance(value, str):
                 assert one[name] == pytest.approx(value, rel=tolerance, nan_ok=True), name
@@ -174,7 +177,8 @@ def test_a_lost_process_ends_the_other_within_30_s_and_is_named(
     assert sentence in last
     assert "Process" in last
     assert seconds < 30
-    assert checkpoint_reader.load(tmp_path / "run/checkpoints")[0] >= 4
+    if victim:  # process 0 had the time to end the save that it had begun
+        assert checkpoint_reader.load(tmp_path / "run/checkpoints")[0] >= 4
     print(f"{seconds:.1f} s: {last}")
 
 

@@ -72,10 +72,11 @@ def leave(code: int) -> int:
     """
     if distributed.peers is None:
         return code
-    if distributed.peers.leave(code, _said["text"]) and code != 1:
+    others = distributed.peers.leave(code, _said["text"])
+    if others is not None and code != 1:
         distributed.peers.close()
         jax.distributed.shutdown()
-        return code
+        return code or others  # what one failed in, all have
     _exit(code)
     return code
 
@@ -195,6 +196,8 @@ def _on_abort(line: str, code: int, stderr: int, unless: str = "") -> None:
     asking Python; `unless` is an address that, if it answers, was not the reason."""
 
     def handler(number: int) -> None:
+        if distributed.peers and distributed.peers.left:  # it has said what there is to say
+            os._exit(distributed.peers.left[0])
         if not (unless and _answers(unless)):
             os.write(stderr, line.encode())
             os._exit(code)

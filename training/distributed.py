@@ -49,7 +49,7 @@ class SharedStop(StopFlag):
             raise Preempted(f"Stopped by {reason}.")
 
     def poll(self) -> None:
-        if reason := self._peers.poll():
+        if reason := self.reason or self._peers.poll():
             raise Preempted(f"Stopped by {reason}.")
 
 
@@ -102,7 +102,7 @@ def meet(mesh: Mesh) -> None:
     """
     if peers is None or mesh.devices.flat[0].platform != "cpu":
         return
-    axes = mesh.axis_names
+    axes = [axis for axis in mesh.axis_names if mesh.shape[axis] > 1]
     groups = [group for n in range(len(axes)) for group in combinations(axes, n + 1)]
 
     def sums(x: jax.Array) -> list[jax.Array]:
@@ -114,6 +114,13 @@ def meet(mesh: Mesh) -> None:
     compiled = jax.jit(program).lower(one).compile()
     together("meet")
     jax.block_until_ready(compiled(one))
+
+
+def settle(tree: Any) -> None:
+    """Waits for a program that the next one does not depend on, on CPUs: Gloo would take the
+    messages of two programs in flight for each other's."""
+    if peers is not None and jax.default_backend() == "cpu":
+        jax.block_until_ready(tree)
 
 
 def check_same(settings: dict[str, Any]) -> None:

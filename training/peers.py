@@ -93,7 +93,7 @@ class Peers:
         self._lock = threading.Condition()
         self._count, self._frozen = 0, -1  # checks passed, and what was announced of them
         self._failed = False  # a collective operation
-        self._left: tuple[int, str] | None = None  # code and sentence
+        self.left: tuple[int, str] | None = None  # code and sentence
         self._word: dict[str, Any] = {}
         self._seen: dict[int, Seen] = {}
         self._heard, self._ticks = time.monotonic(), 0
@@ -128,23 +128,23 @@ class Peers:
         """Says that a collective operation has failed: somebody may be gone."""
         self._failed = True
 
-    def leave(self, code: int, text: str) -> bool:
-        """Waits until all others have left too; False if that is not to be.
+    def leave(self, code: int, text: str) -> int | None:
+        """Waits until all others have left; None if that is not to be, else their greatest code.
 
         Args:
             code, text: with what this process leaves.
         """
         with self._lock:
-            self._left = (code, text)
+            self.left = (code, text)
         while "end" not in self._word:
             if "gone" in self._word:
-                return True
+                return self._word["gone"]
             if time.monotonic() - self._heard > self._limit:
-                return False
+                return None
             time.sleep(self._beat / 2)
         if self.process == 0:
             self._linger()
-        return False
+        return None
 
     # ---------------------------------------------------------------- for the threads
 
@@ -166,7 +166,7 @@ class Peers:
                 "frozen": self._frozen,
                 "stop": self.asked(),
                 "failed": self._failed,
-                "left": self._left,
+                "left": self.left,
                 "where": self.where(),
             }
         self._store.put(f"beat/{self.process}", json.dumps(beat))
@@ -185,10 +185,10 @@ class Peers:
             if word.get("stop") and self._frozen < 0:
                 self._frozen = self._count
             self._lock.notify_all()
-            if "end" not in word or self._left is not None:
+            if "end" not in word or self.left is not None:
                 return
             _, code, sentence = word["end"]
-            self._left = (code, sentence)
+            self.left = (code, sentence)
         if self.process == 0:
             self._linger()
         else:
@@ -198,6 +198,7 @@ class Peers:
     def _linger(self) -> None:
         """The store goes with process 0: first the others must have heard why."""
         deadline = time.monotonic() + SOON
+        time.sleep(3 * self._beat)  # a culprit that has left listens for this, too
         while time.monotonic() < deadline and not self._all_left(but=self._word["end"][0]):
             time.sleep(self._beat / 2)
             self.exchange()
@@ -209,7 +210,7 @@ class Peers:
         """Ends this process when process 0 does not answer."""
         while not self._closed.wait(self._beat):
             silence = time.monotonic() - self._heard
-            if silence > self._limit and self._left is None:
+            if silence > self._limit and self.left is None:
                 self._end(LOST, f"Process 0{self._home} has not answered for {silence:.0f} s.")
 
     def _judge(self, beats: dict[int, dict], now: float) -> dict[str, Any]:
@@ -228,7 +229,7 @@ class Peers:
         if "stop" in word and min(frozen) >= 0:
             word["last"] = max(frozen)
         if self._all_left():
-            return word | {"gone": True}
+            return word | {"gone": max(beat["left"][0] for beat in newest)}
         culprit = None if "end" in word else self._culprit(now)
         return word if culprit is None else word | {"end": culprit}
 

@@ -213,6 +213,7 @@ class Trainer:
             self.stop.check()  # here, where processes meet: who is behind still makes its batch
             batch = batch if carry is None else {**batch, "carry": carry}
             sums, carry = self._eval_step(params, batch)
+            distributed.settle(sums)
             add_sums(totals, pending)
             pending = sums
         add_sums(totals, pending)
