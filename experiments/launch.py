@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import registry
 from errors import ConfigError, Parser, Preempted, SeqlabError
@@ -86,8 +87,32 @@ def planned(options: argparse.Namespace, parser: argparse.ArgumentParser) -> lis
     return runs
 
 
-def launch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def how(options: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """What --resume shall know of how the runs are executed."""
+    names = {"executor", "jobs", "nodes"}
+    for group in parser._action_groups:
+        if group.title == f"--executor={options.executor}":
+            names |= {action.dest for action in group._group_actions} - {"detach"}
+    return {name: getattr(options, name) for name in sorted(names)}
+
+
+def completed(
+    options: argparse.Namespace, parser: Parser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """The command line, which for --resume goes on as before in all that it does not say."""
+    if not options.resume:
+        return options
+    kept = plan.read_options(options.out)
+    parser.set_defaults(executor=kept.get("executor", options.executor))
+    options = parser.read(argv)
+    if options.executor == kept.get("executor"):
+        parser.set_defaults(**kept)
+    return parser.read(argv)
+
+
+def launch(options: argparse.Namespace, parser: Parser, argv: Sequence[str] | None = None) -> None:
     """Does what the command line asks for."""
+    options = completed(options, parser, argv)
     executor, out = executor_of(options, parser), options.out
     if options.status:
         runs = plan.read(out)
@@ -103,7 +128,7 @@ def launch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None
         print(f"{len(todo)} runs to do, {len(runs) - len(todo)} done; nothing was started.")
         return
     executor.check(options)
-    plan.write(out, runs)
+    plan.write(out, runs, how(options, parser))
 
     def rows() -> list[status.Row]:
         return [status.row_of(run, out) for run in runs]
@@ -119,10 +144,7 @@ def launch(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None
 
 def again(options: argparse.Namespace) -> str:
     """The command that goes on."""
-    words = ["python", "experiments/launch.py", f"--out={options.out}", "--resume"]
-    if options.executor != "local":
-        words.append(f"--executor={options.executor}")
-    return shlex.join(words)
+    return shlex.join(["python", "experiments/launch.py", f"--out={options.out}", "--resume"])
 
 
 def _counts(rows: Sequence[status.Row]) -> str:
@@ -146,7 +168,7 @@ def report(rows: Sequence[status.Row], out: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = make_parser()
-    return parser.run(lambda options: launch(options, parser), argv)
+    return parser.run(lambda options: launch(options, parser, argv), argv)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,14 @@ def test_a_launch_writes_them_and_submits_nothing(tmp_path: Path, capsys) -> Non
         f"kubectl apply --filename={out}/kubernetes/queue.yaml",
         f"kubectl apply --filename={out}/kubernetes/runs.yaml",
     ]
+    before = (out / "kubernetes/runs.yaml").read_text()
+    assert launch.main([f"--out={out}", "--resume"]) == 0
+    assert (out / "kubernetes/runs.yaml").read_text() == before
+    assert launch.main([f"--out={out}", "--resume", "--queue=other"]) == 0
+    assert (out / "kubernetes/runs.yaml").read_text() == before.replace(
+        "queue-name: seqlab", "queue-name: other"
+    )
+    assert launch.main([f"--out={out}", "--resume", "--queue=seqlab"]) == 0
     runs = list(yaml.safe_load_all((out / "kubernetes/runs.yaml").read_text()))
     queue = list(yaml.safe_load_all((out / "kubernetes/queue.yaml").read_text()))
     assert [one["kind"] for one in runs + queue] == [
@@ -107,8 +115,8 @@ def test_a_bad_accelerator_is_one_line(capsys, tmp_path: Path) -> None:
         assert launch.main(argv) == 64
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    more = ("--executor=kubernetes", "--image=i", "--accelerator=gpu:1", "--folder=../x")
-    assert launch.main(arguments(tmp_path / "out", 1, more=more)) == 64
+    bad = ("--executor=kubernetes", "--image=i", "--accelerator=gpu:1", "--folder=../x")
+    assert launch.main(arguments(tmp_path / "out", 1, more=bad)) == 64
     assert "--folder must be one word" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     print(f"{len(BAD_POOLS)} bad accelerators")

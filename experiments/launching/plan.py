@@ -165,10 +165,18 @@ def read(out: Path) -> list[Run]:
         raise ConfigError(f"{out / FILE} is damaged: {error}. Choose another --out.") from error
 
 
-def write(out: Path, runs: Sequence[Run]) -> None:
-    """Keeps the runs of a folder, for --resume and --status."""
+def read_options(out: Path) -> dict[str, Any]:
+    """How the runs of a folder were executed, by the names of the options; raises ConfigError."""
+    found = (records.read(out / FILE, FORMAT) or {}).get("options", {})
+    if not isinstance(found, dict):
+        raise ConfigError(f"{out / FILE} is damaged: its options are {found!r}.")
+    return found
+
+
+def write(out: Path, runs: Sequence[Run], options: Mapping[str, Any] | None = None) -> None:
+    """Keeps the runs of a folder, and how they are executed, for --resume and --status."""
     kept: list[Mapping[str, Any]] = [run._asdict() for run in runs]
-    records.write(out / FILE, {"format": FORMAT, "runs": kept})
+    records.write(out / FILE, {"format": FORMAT, "options": dict(options or {}), "runs": kept})
 
 
 def joined(out: Path, wanted: Sequence[Run], resume: bool) -> list[Run]:

@@ -44,6 +44,10 @@ def check(options: argparse.Namespace) -> None:
     for option in options.sbatch:
         if not all(option.partition("=")[::2]):
             raise ConfigError(f"--sbatch must be NAME=VALUE, got {option!r}.")
+    if options.grace >= 60 * options.minutes:
+        raise ConfigError(
+            f"--grace ({options.grace} seconds) must be less than --minutes ({options.minutes})."
+        )
     for program in ("sbatch", "squeue", "scontrol"):
         if shutil.which(program) is None:
             raise ConfigError(
@@ -107,7 +111,9 @@ def submit(runs: Sequence[Run], out: Path, options: argparse.Namespace) -> dict[
         log = run.log(out).absolute()
         log.parent.mkdir(parents=True, exist_ok=True)
         extra = ["--coordinator=auto"] if several else []
-        tasks.append(Task([*run.command(out.absolute()), *extra], str(log)))
+        folder, state = run.folder(out).absolute(), out.absolute() / FOLDER / f"{run.name}.json"
+        command = [*run.command(out.absolute()), *extra]
+        tasks.append(Task(command, str(log), str(folder), str(state)))
     with warnings.catch_warnings():  # that there is no sacct, or no cluster of its own plugins
         warnings.simplefilter("ignore")
         executor = package.SlurmExecutor(folder=(out / FOLDER).absolute(), python=sys.executable)
