@@ -14,7 +14,7 @@ import pytest
 from launch_cases import CONFIG, STEPS, arguments, events, states
 
 from experiments import launch
-from experiments.launching import local, machine, plan, slurm_task, status
+from experiments.launching import local, machine, plan, status
 
 
 @pytest.fixture(autouse=True)
@@ -253,35 +253,6 @@ def test_time_left_is_that_of_the_last_rows() -> None:
     assert status.seconds_left(rows, 10) == pytest.approx(6 * 6 / 3)
     assert status.seconds_left(rows[:1], 10) is None
     assert status.seconds_left([], 10) is None
-
-
-def test_restarts_that_save_nothing_come_to_an_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each task of a job asks for it, and is not ended by an empty Slurm."""
-    calls, program = tmp_path / "calls", tmp_path / "scontrol"
-    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\necho busy >&2\nexit 1\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(slurm_task, "PATIENCE", 0.0)
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    task = slurm_task.Task([], "log", str(tmp_path), str(tmp_path / "state.json"))
-    for restart, step in enumerate((None, None, 5, None, None)):
-        if step:
-            (tmp_path / f"checkpoints/{step}").mkdir(parents=True)
-            (tmp_path / f"checkpoints/{step}/manifest.json").touch()
-        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
-        for rank in ("0", "1"):
-            monkeypatch.setenv("SLURM_PROCID", rank)
-            with pytest.raises(launch.SeqlabError, match="not put back in the queue: busy"):
-                task._requeue()
-    assert calls.read_text().splitlines() == ["requeue 7"] * 10
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "5")
-    with pytest.raises(launch.SeqlabError, match="3 restarts saved nothing new"):
-        task._requeue()
-    monkeypatch.setenv("SLURM_JOB_ID", "8")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
-    assert task._fruitless() == 0
 
 
 def test_damaged_records_are_one_line_or_no_end(tmp_path: Path, capsys) -> None:
