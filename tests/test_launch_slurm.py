@@ -100,6 +100,8 @@ def test_a_run_of_two_tasks_is_one_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert json.loads((folder / "environment.json").read_text())["num_processes"] == 2
     assert json.loads((folder / "result.json").read_text())["step"] == 3
     starts = [
-        line for line in (folder / "journal.jsonl").read_text().splitlines() if "start" in line
+        line
+        for line in (folder / "journal.jsonl").read_text().splitlines()
+        if '"event": "start"' in line
     ]
     assert len(starts) == 1

@@ -128,13 +128,12 @@ def test_fields_that_are_wrong_only_together():
     good = resolved()
     shards = changed(good, "parallel.canonical_shards", 8)
     assert schema.validate(shards, **TABLES) == shards
+    mesh, recurrent = changed(good, "parallel.strategy", "mesh"), {"name": "recurrent_seq2seq"}
     cases = [
         (changed(shards, "parallel.strategy", "mesh"), "canonical_shards.*strategy 'pmap'"),
         (changed(shards, "accumulate", 2), "accumulate"),
-        (
-            changed(good, "parallel.rules.embed", ("data",)),
-            "rules needs .*strategy 'mesh', got 'pmap'",
-        ),
+        (changed(mesh, "model", recurrent | {"remat_chunk": 2}), "remat_chunk .2. needs"),
+        (changed(good, "parallel.rules.embed", ("data",)), "rules needs .*'mesh', got 'pmap'"),
         (changed(good, "model", {"name": "recurrent_lm"}), "needs a seq2seq, but model recurrent_"),
         (changed(good, "average_checkpoints", 4), "average_checkpoints.*keep_checkpoints"),
     ]

@@ -27,6 +27,12 @@ def check_together(settings: dict[str, Any]) -> None:
         raise ConfigError(
             "config.parallel.rules needs config.parallel.strategy 'mesh', got 'pmap'."
         )
+    chunk = _option(settings["model"], "remat_chunk")
+    if strategy == "mesh" and chunk:
+        raise ConfigError(
+            f"config.model.remat_chunk ({chunk}) needs config.parallel.strategy 'pmap', got 'mesh': "
+            "XLA's partitioner makes its gradients wrong on some meshes."
+        )
     shards, devices = settings["parallel"]["canonical_shards"], settings["parallel"]["num_devices"]
     if shards and settings["parallel"]["strategy"] != "pmap":
         raise ConfigError(
@@ -43,3 +49,10 @@ def check_together(settings: dict[str, Any]) -> None:
             f"config.parallel.canonical_shards ({shards}) must be a multiple of "
             f"config.parallel.num_devices ({devices})."
         )
+
+
+def _option(block: Any, name: str) -> Any:
+    """The value of an option of a model or of the model within it; None where neither has it."""
+    if not isinstance(block, dict):
+        return None
+    return block.get(name) or _option(block.get("inner"), name)
