@@ -30,8 +30,8 @@ def check_together(settings: dict[str, Any]) -> None:
     chunk = _option(settings["model"], "remat_chunk")
     if strategy == "mesh" and chunk:
         raise ConfigError(
-            f"config.model.remat_chunk ({chunk}) needs config.parallel.strategy 'pmap', got 'mesh': "
-            "XLA's partitioner makes its gradients wrong on some meshes."
+            f"config.model.remat_chunk ({chunk}) needs config.parallel.strategy 'pmap', got "
+            "'mesh': XLA's partitioner makes its gradients wrong on some meshes."
         )
     shards, devices = settings["parallel"]["canonical_shards"], settings["parallel"]["num_devices"]
     if shards and settings["parallel"]["strategy"] != "pmap":
