@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import train
+from errors import ConfigError
 from tests import trainer_cases
 from tests.trainer_cases import arguments, assert_same_outcome, journal, outcome, settings_of
 from tests.trainer_processes import Command, Hit
-from training import checkpoint_reader
+from training import checkpoint_reader, distributed
 from training.metrics import read_metrics
 
 FIELDS = {"num_steps": 12, "log_every": 3, "eval_every": 5, "save_every": 4}
@@ -88,8 +89,8 @@ def test_two_processes_are_one_run_that_a_signal_to_one_of_them_stops(tmp_path: 
 
 MESHES = [
     pytest.param(2, "(1,2,1)", id="2-fsdp"),
-    pytest.param(4, "(2,1,2)", id="4-data-tensor"),
-    pytest.param(4, None, id="4-pmap"),
+    pytest.param(2, "(1,1,2)", id="2-tensor"),
+    pytest.param(2, None, id="2-pmap"),
 ]
 
 
@@ -119,13 +120,13 @@ def test_many_processes_come_to_what_one_process_comes_to(
 @pytest.mark.heavy
 @FAST
 def test_a_run_goes_on_with_other_numbers_of_processes_and_meshes(tmp_path: Path) -> None:
-    """Four processes, then two, then one; the state that they take up is the one that was saved."""
+    """A mesh of two processes, then pmap, then one; each takes up the state that was saved."""
     data_dir = trainer_cases.make_data_dir(tmp_path / "data")
     fields = FIELDS | {"model__dropout_rate": 0.0}
     whole = arguments(data_dir, "lstm", **fields | {"parallel__num_devices": 1})
     one_process(whole, tmp_path / "alone")
     for number, steps, options in (
-        (4, 4, {"parallel__strategy": "mesh", "parallel__mesh": "(1,4,1)"}),
+        (2, 4, {"parallel__strategy": "mesh", "parallel__mesh": "(1,2,1)"}),
         (2, 8, {}),
     ):
         more = {"num_steps": steps, "parallel__num_devices": number, **options}
@@ -242,3 +243,9 @@ def test_flags_that_do_not_go_together_are_refused(
     assert train.main(argv) == 64
     assert capsys.readouterr().err.startswith(f"error: {sentence}")
     assert not (tmp_path / "run").exists()
+
+
+def test_more_processes_of_cpus_than_agree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "number", lambda: 3)
+    with pytest.raises(ConfigError, match="On CPUs a run has at most 2 processes, got 3"):
+        distributed.check_same({})
