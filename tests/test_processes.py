@@ -122,7 +122,8 @@ def test_many_processes_come_to_what_one_process_comes_to(
 def test_a_run_goes_on_with_other_numbers_of_processes_and_meshes(tmp_path: Path) -> None:
     """A mesh of two processes, then pmap, then one; each takes up the state that was saved."""
     data_dir = trainer_cases.make_data_dir(tmp_path / "data")
-    fields = FIELDS | {"model__dropout_rate": 0.0}
+    # A schedule that is the same whatever num_steps is.
+    fields = FIELDS | {"model__dropout_rate": 0.0, "optimizer__schedule__name": "constant"}
     whole = arguments(data_dir, "lstm", **fields | {"parallel__num_devices": 1})
     one_process(whole, tmp_path / "alone")
     for number, steps, options in (
@@ -138,7 +139,7 @@ def test_a_run_goes_on_with_other_numbers_of_processes_and_meshes(tmp_path: Path
     _, expected, _ = checkpoint_reader.load(tmp_path / "alone/checkpoints")
     leaves = (jax.tree.leaves(tree["params"]) for tree in (found, expected))
     for one, other in zip(*leaves, strict=True):
-        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4)  # a step: 1e-3
 
 
 # Who is hit by what, the exit codes, and what the survivor says.
