@@ -170,7 +170,8 @@ BAD_OVERRIDES = [
 
 def test_overrides_reach_their_field():
     for override, path, expected in OVERRIDES:
-        found = settings_of(SMOKE, f"--config.{override}")
+        mesh = ["--config.parallel.strategy=mesh"] * ("rules" in path)
+        found = settings_of(SMOKE, *mesh, f"--config.{override}")
         for name in path.split("."):
             found = found[name]
         assert found == expected
