@@ -129,10 +129,15 @@ def test_fields_that_are_wrong_only_together():
     shards = changed(good, "parallel.canonical_shards", 8)
     assert schema.validate(shards, **TABLES) == shards
     mesh, recurrent = changed(good, "parallel.strategy", "mesh"), {"name": "recurrent_seq2seq"}
+    cube = changed(mesh, "parallel.mesh", (2, 2, 2))
     cases = [
         (changed(shards, "parallel.strategy", "mesh"), "canonical_shards.*strategy 'pmap'"),
         (changed(shards, "accumulate", 2), "accumulate"),
         (changed(mesh, "model", recurrent | {"remat_chunk": 2}), "remat_chunk .2. needs"),
+        (
+            changed(cube, "model", {"name": "convolutional_seq2seq"}),
+            "spreads convolutional_seq2seq",
+        ),
         (changed(good, "parallel.rules.embed", ("data",)), "rules needs .*'mesh', got 'pmap'"),
         (changed(good, "model", {"name": "recurrent_lm"}), "needs a seq2seq, but model recurrent_"),
         (changed(good, "average_checkpoints", 4), "average_checkpoints.*keep_checkpoints"),

@@ -33,6 +33,12 @@ def check_together(settings: dict[str, Any]) -> None:
             f"config.model.remat_chunk ({chunk}) needs config.parallel.strategy 'pmap', got "
             "'mesh': XLA's partitioner makes its gradients wrong on some meshes."
         )
+    mesh, name = settings["parallel"]["mesh"], settings["model"]["name"]
+    if strategy == "mesh" and name == "convolutional_seq2seq" and 1 not in mesh:
+        raise ConfigError(
+            f"config.parallel.mesh {tuple(mesh)} spreads {name} over three axes, where XLA's "
+            "partitioner makes its gradients wrong: leave one of them 1."
+        )
     shards, devices = settings["parallel"]["canonical_shards"], settings["parallel"]["num_devices"]
     if shards and settings["parallel"]["strategy"] != "pmap":
         raise ConfigError(
