@@ -82,7 +82,7 @@ def settings_of(config: str, block: dict) -> dict:
         kind = models.MODELS[block["inner"]["name"]].kind
         loaded.task.layout = "encoder" if kind == "encoder" else "language_model"
         loaded.task.lm_weight = 0.5 if kind == "language_model" else 0.0
-        loaded.model.update(block)
+        loaded.model = {**loaded.model.to_dict(), **block}
     elif block:
         loaded.model = block
     return train.check(loaded)
