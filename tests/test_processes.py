@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 import train
-from errors import ConfigError
 from tests import trainer_cases
 from tests.trainer_cases import arguments, assert_same_outcome, journal, outcome, settings_of
 from tests.trainer_processes import Command, Hit
-from training import checkpoint_reader, distributed
+from training import checkpoint_reader, compilation, distributed
 from training.metrics import read_metrics
 
 FIELDS = {"num_steps": 12, "log_every": 3, "eval_every": 5, "save_every": 4}
@@ -89,8 +88,8 @@ def test_two_processes_are_one_run_that_a_signal_to_one_of_them_stops(tmp_path: 
 
 MESHES = [
     pytest.param(2, "(1,2,1)", id="2-fsdp"),
-    pytest.param(2, "(1,1,2)", id="2-tensor"),
-    pytest.param(2, None, id="2-pmap"),
+    pytest.param(4, "(2,1,2)", id="4-data-tensor"),
+    pytest.param(4, None, id="4-pmap"),
 ]
 
 
@@ -105,7 +104,9 @@ def test_many_processes_come_to_what_one_process_comes_to(
     fields = FIELDS | {"model__dropout_rate": 0.0, "parallel__num_devices": number}
     if mesh:
         fields |= {"parallel__strategy": "mesh", "parallel__mesh": mesh}
-    argv = arguments(data_dir, "transformer", **fields)
+    # Not a Transformer: Adam makes steps of what rounding leaves of the gradient of its key
+    # biases, which is zero.
+    argv = arguments(data_dir, "lstm", **fields)
     one_process(argv, tmp_path / "alone")
     commands = start(argv, tmp_path, number, {})
     finish(commands, [0] * number)
@@ -120,14 +121,14 @@ def test_many_processes_come_to_what_one_process_comes_to(
 @pytest.mark.heavy
 @FAST
 def test_a_run_goes_on_with_other_numbers_of_processes_and_meshes(tmp_path: Path) -> None:
-    """A mesh of two processes, then pmap, then one; each takes up the state that was saved."""
+    """A mesh of four processes, pmap of two, then one; each takes up the state that was saved."""
     data_dir = trainer_cases.make_data_dir(tmp_path / "data")
     # A schedule that is the same whatever num_steps is.
     fields = FIELDS | {"model__dropout_rate": 0.0, "optimizer__schedule__name": "constant"}
     whole = arguments(data_dir, "lstm", **fields | {"parallel__num_devices": 1})
     one_process(whole, tmp_path / "alone")
     for number, steps, options in (
-        (2, 4, {"parallel__strategy": "mesh", "parallel__mesh": "(1,2,1)"}),
+        (4, 4, {"parallel__strategy": "mesh", "parallel__mesh": "(1,4,1)"}),
         (2, 8, {}),
     ):
         more = {"num_steps": steps, "parallel__num_devices": number, **options}
@@ -246,7 +247,10 @@ def test_flags_that_do_not_go_together_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_more_processes_of_cpus_than_agree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "number", lambda: 3)
-    with pytest.raises(ConfigError, match="On CPUs a run has at most 2 processes, got 3"):
-        distributed.check_same({})
+def test_processes_of_cpus_read_no_program_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its collective operations would be in no order; see keep_compiled()."""
+    changed = {}
+    monkeypatch.setattr(jax.config, "update", changed.__setitem__)
+    monkeypatch.setattr(distributed, "number", lambda: 2)
+    compilation.keep_compiled("folder")
+    assert changed == {"jax_enable_compilation_cache": False}
