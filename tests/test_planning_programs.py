@@ -50,11 +50,19 @@ dimensions={0}, to_apply=%add
   %q = (s32[]{:T(128)}, f32[8,4]{1,0}) parameter(0)
 }
 
+%fused (y: f32[8,4]) -> f32[2] {
+  %y = f32[8,4]{1,0} parameter(0)
+  %h = f32[2]{0} all-gather(%y), channel_id=9, replica_groups=mesh['axis_0'=2,'axis_1'=8] {'axis_1'}
+}
+
 ENTRY %main (x: f32[8,4]) -> f32[8,4] {
   %x = f32[8,4]{1,0} parameter(0)
+  %f = f32[2]{0} fusion(%x), kind=kCustom, calls=%fused
   %w = (s32[], f32[8,4]{1,0}) while(%x), condition=%limit, body=%body
   %g = f32[2]{0} all-gather(%x), channel_id=9, replica_groups=mesh['axis_0'=2,'axis_1'=8] {'axis_1'}
-  %h = f32[2]{0} all-gather(%x), channel_id=9, replica_groups=mesh['axis_0'=2,'axis_1'=8] {'axis_1'}
+  %t = (f32[6]{0}, f32[2]{0}) all-reduce(%x, %x), channel_id=1, replica_groups={{0,1,2,3}}
+  %u = f32[5]{0} all-reduce(%x), channel_id=1, replica_groups={{0,1,2,3}}
+  %v = f32[5]{0} all-reduce(%x), channel_id=1, replica_groups={{0,1,2,3}}
   %s = (f32[4]{0}, f32[8]{0}) all-gather-start(%x), channel_id=10, replica_groups={{0,1},{2,3}}
   %o = f32[100]{0} all-reduce(%x), channel_id=11, replica_groups={{0},{1}}
 }
@@ -71,6 +79,7 @@ def test_the_text_of_a_tpu_program_is_read():
         ("reduce-scatter", 8): (7, 7 * 4 * 4 * 8 * 8 * 7 / 8),
         ("all-gather", 8): (1, 4 * 2 * 7 / 8),
         ("all-gather", 2): (1, 4 * 8 / 2),
+        ("all-reduce", 4): (3, 4 * (6 + 2 + 5 + 5) * 2 * 3 / 4),
     }
 
 

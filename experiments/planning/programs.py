@@ -100,8 +100,9 @@ def read_program(text: str) -> Program:
     computations, entry = _parse(text)
     runs, trips = _runs(computations, entry)
     flops, cycles, once, cycles_once = 0.0, 0.0, 0.0, 0.0
-    found: dict[str, tuple[int, Instruction]] = {}
+    found: dict[tuple, list[tuple[int, Instruction]]] = {}
     for name, body in computations.items():
+        here: dict[tuple, list[tuple[int, Instruction]]] = {}
         shapes = {line.name: line.shapes for line in body}
         for line in body:
             if match := CYCLES.search(line.rest):
@@ -111,10 +112,13 @@ def read_program(text: str) -> Program:
                 each = _product_flops(line, shapes)
                 flops, once = flops + runs[name] * each, once + each * bool(runs[name])
             if line.kind.removesuffix("-start") in KINDS and runs[name]:
-                # Fused with its neighbours a collective stands in the text several times.
-                key = (re.search(r"channel_id=(\d+)", line.rest) or [line.name])[0]
-                found[key] = max((runs[name], line), found.get(key, (0, line)))
-    return Program(flops, once, cycles, cycles_once, _collectives(found), tuple(trips))
+                channel = (re.search(r"channel_id=(\d+)", line.rest) or [line.name])[0]
+                here.setdefault((channel, line.shapes), []).append((runs[name], line))
+        # Fused with its neighbours a collective stands in several computations; under pmap many
+        # in one computation have the same channel.
+        for key, lines in here.items():
+            found[key] = max(lines, found.get(key, []), key=lambda of: sum(run for run, _ in of))
+    return Program(flops, once, cycles, cycles_once, _collectives(sum(found.values(), [])), tuple(trips))
 
 
 def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
@@ -203,9 +207,9 @@ def _touched(at: int, base: int, kernel: int, out: int, options: dict[str, str])
     return sum(0 <= place <= last and place % spread == 0 for place in places)
 
 
-def _collectives(found: dict[str, tuple[int, Instruction]]) -> tuple[Collective, ...]:
+def _collectives(found: list[tuple[int, Instruction]]) -> tuple[Collective, ...]:
     totals: dict[tuple[str, tuple[int, ...]], list[float]] = {}
-    for runs, line in found.values():
+    for runs, line in found:
         kind, members = line.kind.removesuffix("-start"), _members(line.rest)
         group = len(members)
         if group == 1:
