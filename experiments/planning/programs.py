@@ -4,9 +4,11 @@ XLA's cost analysis counts the body of a loop once. Here every instruction count
 loops run; a branch counts as if it were always taken.
 """
 
+import itertools
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -118,7 +120,8 @@ def read_program(text: str) -> Program:
         # in one computation have the same channel.
         for key, lines in here.items():
             found[key] = max(lines, found.get(key, []), key=lambda of: sum(run for run, _ in of))
-    return Program(flops, once, cycles, cycles_once, _collectives(sum(found.values(), [])), tuple(trips))
+    collectives = _collectives(itertools.chain.from_iterable(found.values()))
+    return Program(flops, once, cycles, cycles_once, collectives, tuple(trips))
 
 
 def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
@@ -207,7 +210,7 @@ def _touched(at: int, base: int, kernel: int, out: int, options: dict[str, str])
     return sum(0 <= place <= last and place % spread == 0 for place in places)
 
 
-def _collectives(found: list[tuple[int, Instruction]]) -> tuple[Collective, ...]:
+def _collectives(found: Iterable[tuple[int, Instruction]]) -> tuple[Collective, ...]:
     totals: dict[tuple[str, tuple[int, ...]], list[float]] = {}
     for runs, line in found:
         kind, members = line.kind.removesuffix("-start"), _members(line.rest)
