@@ -53,6 +53,14 @@ def spread() -> bool:
     return bool(nn.get_logical_axis_rules())
 
 
+def devices_of(*names: str) -> tuple[tuple[str, ...], int]:
+    """Axes of the mesh in scope over which axes of these names are spread, and how many shares
+    that makes; without a mesh, one."""
+    rules, mesh = dict(nn.get_logical_axis_rules()), jax.sharding.get_abstract_mesh().shape
+    axes = tuple(axis for name in names for axis in rules.get(name) or ())
+    return axes, math.prod(mesh[axis] for axis in axes)
+
+
 def constrain(x: jax.Array, *names: Name) -> jax.Array:
     """x, whose axes have these names, spread over the mesh in scope; without one, x."""
     if not spread():

@@ -1,12 +1,13 @@
 """The output layer and its cross-entropy, in chunks of tokens."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from trees import constrain, spread
+from trees import constrain, devices_of, spread
 
 Array = jax.Array
 
@@ -43,9 +44,13 @@ def cross_entropy(
     if kernel_VD is None:
         loss, nll, hits = _chunk(label_smoothing, x_ND, targets_N, weights_N)[0]
         return {"loss": loss, "nll": nll, "hits": hits}
-    x_CND, targets_CN, weights_CN = _in_chunks(x_ND, targets_N, weights_N)
-    kernel_VD = kernel_VD.astype(x_ND.dtype)
-    loss, nll, hits = _sums(label_smoothing, x_CND, kernel_VD, bias_V, targets_CN, weights_CN)
+
+    def of_tokens(x_ND: Array, targets_N: Array, weights_N: Array) -> tuple[Array, ...]:
+        x_CND, targets_CN, weights_CN = _in_chunks(x_ND, targets_N, weights_N)
+        return _sums(label_smoothing, x_CND, kernel_VD, bias_V, targets_CN, weights_CN)
+
+    sums = _on_each_device(of_tokens, x_ND, targets_N, weights_N)
+    loss, nll, hits = (value.sum() for value in sums)
     return {"loss": loss, "nll": nll, "hits": hits}
 
 
@@ -59,8 +64,7 @@ def token_nll(
     """The negative log-likelihood of each token in nats, (N,), in the same chunks; 0 where the
     weight is. Differentiable, a chunk computed again at a time."""
     x_ND = jnp.where((weights_N > 0)[:, None], x_ND, 0)
-    x_CND, targets_CN, weights_CN = _in_chunks(x_ND, targets_N, weights_N)
-    matrix_VD = None if kernel_VD is None else kernel_VD.astype(x_ND.dtype)
+    matrix_VD = None if kernel_VD is None else _whole(kernel_VD, x_ND.dtype)
 
     @jax.checkpoint
     def of_chunk(at: tuple[Array, Array]) -> Array:
@@ -68,27 +72,48 @@ def token_nll(
         (_, nll_N, _), _, _ = _tokens(0.0, logits_NV, at[1])
         return nll_N
 
-    nll_CN = jax.lax.map(of_chunk, (x_CND, targets_CN))
-    nll_CN = jnp.where(weights_CN > 0, nll_CN, 0)
-    return (nll_CN.T if spread() else nll_CN).reshape(-1)[: x_ND.shape[0]]
+    def of_tokens(x_ND: Array, targets_N: Array, weights_N: Array) -> Array:
+        x_CND, targets_CN, weights_CN = _in_chunks(x_ND, targets_N, weights_N)
+        nll_CN = jax.lax.map(of_chunk, (x_CND, targets_CN))
+        return jnp.where(weights_CN > 0, nll_CN, 0).reshape(-1)[: x_ND.shape[0]]
+
+    nll_N = _on_each_device(of_tokens, x_ND, targets_N, weights_N)
+    return nll_N.reshape(-1)[: x_ND.shape[0]]
+
+
+def _on_each_device(function: Callable[..., Any], *values_N: Array) -> Any:
+    """What a function makes of arrays (N, ...); on a mesh, of each device's share of them, stacked.
+
+    A sum over chunks that are spread would be a sum over devices in every chunk.
+    """
+    if not spread():
+        return function(*values_N)
+    axes, num = devices_of("batch", "length")
+
+    def share(values: Array) -> Array:
+        parts = _cut(values, -(-values.shape[0] // num))
+        return constrain(parts, ("batch", "length"), *[None] * values.ndim)
+
+    return jax.vmap(function, spmd_axis_name=axes or None)(*map(share, values_N))
+
+
+def _whole(kernel_VD: Array, dtype: Any) -> Array:
+    """The matrix in this type; on a mesh in shares of the vocabulary alone, gathered once for all
+    chunks."""
+    return constrain(kernel_VD.astype(dtype), "vocab", None)
 
 
 def _in_chunks(x_ND: Array, targets_N: Array, weights_N: Array) -> tuple[Array, Array, Array]:
-    """Tokens in rows of CHUNK, some of them filled up with weight 0.
+    """Tokens in rows of CHUNK."""
+    chunk = min(CHUNK, x_ND.shape[0])
+    return _cut(x_ND, chunk), _cut(targets_N, chunk), _cut(weights_N, chunk)
 
-    On a mesh each row has tokens of all devices, so that all have work at a time.
-    """
-    num, chunk = x_ND.shape[0], min(CHUNK, x_ND.shape[0])
-    pad = -num % chunk
 
-    def cut(values: Array) -> Array:
-        values = jnp.pad(values, [(0, pad)] + [(0, 0)] * (values.ndim - 1))
-        if not spread():
-            return values.reshape(-1, chunk, *values.shape[1:])
-        pieces = values.reshape(chunk, -1, *values.shape[1:]).swapaxes(0, 1)
-        return constrain(pieces, None, ("batch", "length"), *[None] * (values.ndim - 1))
-
-    return cut(x_ND), cut(targets_N), cut(weights_N)
+def _cut(values: Array, size: int) -> Array:
+    """(N, ...) to (N / size, size, ...), filled up with zeros: tokens of weight 0."""
+    pad = -values.shape[0] % size
+    values = jnp.pad(values, [(0, pad)] + [(0, 0)] * (values.ndim - 1))
+    return values.reshape(-1, size, *values.shape[1:])
 
 
 def _logits(x_ND: Array, kernel_VD: Array, bias_V: Array | None) -> Array:
@@ -128,8 +153,10 @@ def _sums(
     targets_CN: Array,
     weights_CN: Array,
 ):
+    matrix_VD = _whole(kernel_VD, x_CND.dtype)
+
     def body(running, at):
-        sums, _, _ = _chunk(smoothing, _logits(at[0], kernel_VD, bias_V), *at[1:])
+        sums, _, _ = _chunk(smoothing, _logits(at[0], matrix_VD, bias_V), *at[1:])
         return jax.tree.map(jnp.add, running, sums), None
 
     zeros = (jnp.zeros((), jnp.float32),) * 3
@@ -137,12 +164,12 @@ def _sums(
 
 
 def _sums_forward(smoothing, x_CND, kernel_VD, bias_V, targets_CN, weights_CN):
-    vocab_size = kernel_VD.shape[0]
+    vocab_size, matrix_VD = kernel_VD.shape[0], _whole(kernel_VD, x_CND.dtype)
 
     def body(running, at):
         sums, dkernel_DV, dbias_V = running
         x_ND, targets_N, weights_N = at
-        logits_NV = _logits(x_ND, kernel_VD, bias_V)
+        logits_NV = _logits(x_ND, matrix_VD, bias_V)
         new, exp_NV, total_N = _chunk(smoothing, logits_NV, targets_N, weights_N)
         # d loss / d logits = p - (1 - e) onehot - e / V
         d_NV = exp_NV * (weights_N / total_N)[:, None]
@@ -156,20 +183,21 @@ def _sums_forward(smoothing, x_CND, kernel_VD, bias_V, targets_CN, weights_CN):
         # Wide matrices last: XLA's CPU backend takes half as long again for (V, D).
         dkernel_DV += jnp.dot(x_ND.T, d_NV, preferred_element_type=jnp.float32)
         sums = jax.tree.map(jnp.add, sums, new)
-        return (sums, dkernel_DV, dbias_V), jnp.dot(d_NV, kernel_VD)
+        return (sums, dkernel_DV, dbias_V), jnp.dot(d_NV, matrix_VD)
 
     zeros = (jnp.zeros((), jnp.float32),) * 3
     no_dbias = None if bias_V is None else jnp.zeros_like(bias_V)
-    start = (zeros, jnp.zeros(kernel_VD.shape[::-1], jnp.float32), no_dbias)
+    zeros_DV = constrain(jnp.zeros(kernel_VD.shape[::-1], jnp.float32), None, "vocab")
+    start = (zeros, zeros_DV, no_dbias)
     grads, dx_CND = jax.lax.scan(body, start, (x_CND, targets_CN, weights_CN))
     sums, dkernel_DV, dbias_V = grads
-    return sums, (dx_CND, dkernel_DV.T, dbias_V)
+    return sums, (dx_CND, dkernel_DV.T.astype(kernel_VD.dtype), dbias_V)
 
 
 def _sums_backward(smoothing, kept, grads):
     dx_CND, dkernel_VD, dbias_V = kept
     dloss = grads[0]
-    scaled = (dloss * dx_CND).astype(dx_CND.dtype), (dloss * dkernel_VD).astype(dx_CND.dtype)
+    scaled = [(dloss * grad).astype(grad.dtype) for grad in (dx_CND, dkernel_VD)]
     return *scaled, None if dbias_V is None else dloss * dbias_V, None, None
 
 

@@ -1,12 +1,16 @@
 """The chunked cross-entropy against optax on all logits at once."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from benchmarks.ours import MESH
+from experiments.planning.programs import read_program
 from tasks import losses
+from training import parallel
 
 
 def reference(x_ND, kernel_VD, targets_N, weights_N, smoothing):
@@ -126,3 +130,33 @@ def test_the_loss_of_each_token_equals_optax(monkeypatch, num):
     nll_N = optax.softmax_cross_entropy_with_integer_labels(logits_NV, targets_N)
     np.testing.assert_allclose(found_N, jnp.where(weights_N > 0, nll_N, 0), rtol=1e-5, atol=1e-6)
     assert (found_N == 0).sum() == (weights_N == 0).sum()
+
+
+def messages(num: int) -> set[tuple]:
+    """Collectives among devices with tokens of their own, in an update of an output layer on eight
+    devices of which pairs share the vocabulary."""
+    strategy = parallel.build_strategy({**MESH, "num_devices": 8, "mesh": (2, 2, 2)})
+
+    def init():
+        return {"kernel": nn.LogicallyPartitioned(jnp.ones((16, 8)), ("vocab", "embed"))}
+
+    def update(state, batch, key, axis_name):
+        def loss(kernel_VD):
+            return losses.cross_entropy(batch["x"], kernel_VD, batch["y"], batch["w"])["loss"]
+
+        found, grads = jax.value_and_grad(loss)(state["kernel"])
+        return {"kernel": state["kernel"] - grads}, found
+
+    ids_N, state = np.zeros(num, np.int32), strategy.abstract(init)
+    batch = {"x": np.ones((num, 8), np.float32), "y": ids_N, "w": ids_N.astype(np.float32)}
+    step = strategy.train_step(update)
+    program = step.lower(state, strategy.shapes(batch), jax.random.key(0)).compile()
+    pair = (0, 1)
+    found = read_program(program.as_text()).collectives
+    return {(one.kind, one.members, one.number) for one in found if one.members != pair}
+
+
+def test_nothing_is_sent_for_each_chunk(monkeypatch):
+    """The matrix is gathered, and its gradient summed over devices, once for all chunks."""
+    monkeypatch.setattr(losses, "CHUNK", 4)
+    assert messages(64) == messages(256) != set()
