@@ -22,7 +22,11 @@ SCRATCH = "from scratch"
 
 
 class Point(NamedTuple):
-    """The loss with the heads that one method keeps, against that with all."""
+    """The loss with the heads that one method keeps, against that with all.
+
+    Attributes:
+        parts: how many it keeps of each part, such as "encoder 3, decoder 3, cross 6".
+    """
 
     method: str
     seed: int
@@ -31,6 +35,7 @@ class Point(NamedTuple):
     change: float
     low: float
     high: float
+    parts: str = ""
 
 
 class Proposal(NamedTuple):
@@ -134,7 +139,12 @@ class Study:
         if tuned:
             each = (self.masked(proposed[m - 1]) for m in tuned)
             losses_ME[tuned] = self.losses(self.run.model, each)
-        points = self.points(proposed, losses_ME, weights_E)
+        points = [
+            point._replace(parts=self.by_part(one.mask))
+            for point, one in zip(
+                self.points(proposed, losses_ME, weights_E), proposed, strict=True
+            )
+        ]
         by_method = {
             m: np.array([one.mask for one in proposed if one.method == m])
             for m in self.options.methods
@@ -174,11 +184,20 @@ class Study:
         )
         means_M = losses_ME[1:].sum(1) / weights_E.sum()
         return [
-            Point(one.method, one.seed, int(one.mask.sum()), *map(float, numbers))
-            for one, *numbers in zip(
-                proposed, means_M, sure.change, sure.low, sure.high, strict=True
+            Point(one.method, one.seed, int(one.mask.sum()), loss, change, low, high)
+            for one, loss, change, low, high in zip(
+                proposed,
+                *(x.tolist() for x in (means_M, sure.change, sure.low, sure.high)),
+                strict=True,
             )
         ]
+
+    def by_part(self, mask_X: np.ndarray) -> str:
+        """How many heads of each part a mask keeps, in words."""
+        kept: dict[str, int] = {}
+        for head, keeps in zip(self.heads.names, mask_X, strict=True):
+            kept[head.part] = kept.get(head.part, 0) + int(keeps)
+        return ", ".join(f"{part} {number}" for part, number in kept.items())
 
     def cut(self, mask: np.ndarray) -> dict[str, Any]:
         """What a model without these heads computes, how fast, and in how much memory."""

@@ -11,7 +11,8 @@ batches and the model stays as it is, unless --tune_model lets it learn with the
 did: by the optimizer of the run at a small constant rate. Orders come from --order_split,
 curves from --split. A Transformer, or an RNN with attention='multi_head', then loses its heads for
 good, down to --keep, and its speed and memory are measured.
-Writes pruning.csv, pruning.json and pruning.png into RUN/analysis, or into --output.
+Writes pruning.csv (with what is left of each part: does the encoder's attention to itself go
+first?), pruning.json and pruning.png into RUN/analysis, or into --output.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def save_curves(folder: Path, points: Sequence[Any]) -> None:
     from experiments.heads_picture import draw_curves
     from training.files import storage_errors, write_csv
 
-    rows = ([*point[:3], *(f"{x:.7g}" for x in point[3:])] for point in points)
+    rows = ([f"{x:.7g}" if isinstance(x, float) else x for x in point] for point in points)
     with storage_errors("write into", folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_csv(folder / "pruning.csv", Point._fields, rows)

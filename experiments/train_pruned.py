@@ -47,9 +47,17 @@ def read_points(folder: Path) -> list[Any]:
 
     with (folder / "pruning.csv").open(encoding="utf-8", newline="") as file:
         return [
-            Point(row["method"], int(row["seed"]), int(row["kept"]), *map(float, rest))
+            Point(
+                method=row["method"],
+                seed=int(row["seed"]),
+                kept=int(row["kept"]),
+                loss=float(row["loss"]),
+                change=float(row["change"]),
+                low=float(row["low"]),
+                high=float(row["high"]),
+                parts=row.get("parts", ""),
+            )
             for row in csv.DictReader(file)
-            for rest in [[row[name] for name in Point._fields[3:]]]
         ]
 
 

@@ -34,6 +34,8 @@ def test_a_run_is_pruned(runs, tmp_path, capsys):
     counts = Counter((row["method"], row["kept"]) for row in rows)
     for method, times in {"importance": 1, "weight_norm": 1, "random": 2}.items():
         assert {kept: counts[method, kept] for kept in "420"} == dict.fromkeys("420", times)
+    for row in rows:
+        assert row["parts"] == f"decoder {row['kept']}"  # a language model has no other part
     smaller = json.loads((tmp_path / "pruning.json").read_text())["smaller"]
     assert sum(smaller["heads_kept"]) == smaller["kept"] == 1
     assert smaller["largest_difference"] < 1e-5
