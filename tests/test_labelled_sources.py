@@ -203,16 +203,21 @@ def test_similarities_are_those_of_the_words():
 
 
 def test_choices_follow_from_the_ages():
+    asked = []
     for example in build("multiple_choice", num_train=100).pairs("train"):
-        facts = re.findall(r"(\w+) is (older|younger) than (\w+)", example.texts[0])
+        *said, question = example.texts[0].split(" . ")
+        facts = re.findall(r"(\w+) is (older|younger) than (\w+)", " . ".join(said))
         ages = next(
             ages
             for ages in itertools.permutations(example.texts[1:])  # the oldest first
             if all((ages.index(a) < ages.index(b)) == (how == "older") for a, how, b in facts)
         )
-        asked = re.search("oldest|youngest|middle", example.texts[0])[0]
-        right = ages[{"oldest": 0, "middle": 1, "youngest": 2}[asked]]
+        asked.append(re.search("oldest|youngest|middle|older|younger", question)[0])
+        if " than " in question:
+            assert question.endswith(f" than {ages[1]} ?")
+        right = ages[{"oldest": 0, "older": 0, "middle": 1, "younger": 2, "youngest": 2}[asked[-1]]]
         assert example.texts[1 + int(example.target)] == right
+    assert len(set(asked)) == 5
 
 
 def test_tags_follow_from_the_words_and_words_have_several():

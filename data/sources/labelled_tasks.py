@@ -144,7 +144,15 @@ class Similarity(Synthetic):
 
 
 NAMES = ("ann", "bob", "carl", "dora", "emil", "fred", "gina", "hugo", "ida", "john")
-QUESTIONS = ("who is the oldest ?", "who is the youngest ?", "who is in the middle ?")
+# Each with the rank of the answer, the oldest first. The last two follow from one fact, the others
+# from both: without some that are easy, small models stay at chance.
+QUESTIONS = (
+    ("who is the oldest ?", 0),
+    ("who is in the middle ?", 1),
+    ("who is the youngest ?", 2),
+    ("who is older than {} ?", 0),
+    ("who is younger than {} ?", 2),
+)
 
 
 class MultipleChoice(Synthetic):
@@ -164,10 +172,10 @@ class MultipleChoice(Synthetic):
             facts.append(" ".join(said[random_int(2)]))
         if random_int(2):
             facts.reverse()
-        asked = random_int(len(QUESTIONS))
-        answer = people[(0, 2, 1)[asked]]
+        asked, rank = QUESTIONS[random_int(len(QUESTIONS))]
+        asked, answer = asked.format(people[1]), people[rank]
         options = [people.pop(random_int(len(people))) for _ in range(3)]
-        question = " . ".join([*facts, QUESTIONS[asked]])
+        question = " . ".join([*facts, asked])
         return labelled([question, *options], str(options.index(answer)))
 
 
