@@ -15,6 +15,7 @@ from launch_cases import CONFIG, STEPS, arguments, events, states
 
 from experiments import launch
 from experiments.launching import local, machine, plan, status
+from training import gpus
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +213,7 @@ def test_places_follow_from_devices_memory_and_runs(
     ]
     with pytest.raises(launch.ConfigError, match=r"--jobs \(3\) is more than the GPUs"):
         machine.places(3, 2.0, 9)
-    assert machine.gpus() == ["2", "5"]
+    assert gpus.visible() == ["2", "5"]
 
 
 def test_a_system_without_affinity_has_places(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 
 from errors import ConfigError, SeqlabError
-from training import distributed
+from training import distributed, gpus
 from training.peers import LOST, SOON, Peers
 from training.places import place_of
 
@@ -113,10 +113,11 @@ def _connect(options: argparse.Namespace) -> Peers:
     jax.config.update("jax_enable_preemption_service", False)
     # Programs that wait for another process hold a thread of XLA's each.
     os.environ.setdefault("NPROC", str(max(8, 2 * (os.cpu_count() or 1))))
-    by_hand: dict[str, Any] = {"cluster_detection_method": None}
     seconds = options.coordinator_timeout
-    if options.coordinator != "auto":
-        by_hand = {
+    if options.coordinator == "auto":
+        given: dict[str, Any] = {"local_device_ids": gpus.own()}
+    else:
+        given = {
             "coordinator_address": options.coordinator,
             "num_processes": options.num_processes,
             "process_id": options.process_id,
@@ -128,7 +129,7 @@ def _connect(options: argparse.Namespace) -> Peers:
         _on_abort(f"error: Not all processes came within {seconds} s.\n", 64, stderr)
         try:
             jax.distributed.initialize(
-                **by_hand, initialization_timeout=seconds, shutdown_timeout_seconds=30
+                **given, initialization_timeout=seconds, shutdown_timeout_seconds=30
             )
         except Exception as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]

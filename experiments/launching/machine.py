@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from errors import ConfigError
+from training import gpus
 
 GB = 1e9
 
@@ -30,7 +31,7 @@ def places(jobs: int | None, memory_gb: float, most: int) -> list[Place]:
     Raises:
         ConfigError: --jobs is more than there are GPUs.
     """
-    devices = gpus()
+    devices = gpus.visible()
     if devices and jobs is not None and jobs > len(devices):
         raise ConfigError(f"--jobs ({jobs}) is more than the GPUs that are here ({len(devices)}).")
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -42,16 +43,6 @@ def places(jobs: int | None, memory_gb: float, most: int) -> list[Place]:
     if not mine:  # a system that gives no process cores of its own
         return [Place({})] * count
     return [Place({}, frozenset(mine[i::count] or mine[i % len(mine) :][:1])) for i in range(count)]
-
-
-def gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that a run may see, as CUDA_VISIBLE_DEVICES has them."""
-    if "cpu" in os.environ.get("JAX_PLATFORMS", "").split(",")[:1]:
-        return []
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
-    files = [path.name for path in Path("/dev").glob("nvidia[0-9]*")]
-    return sorted((name.removeprefix("nvidia") for name in files), key=int)
 
 
 def has_tpu() -> bool:
