@@ -45,6 +45,12 @@ class Preempted(SeqlabError):
     exit_code = 75
 
 
+class Unreachable(SeqlabError):
+    """Other processes of the run did not come in time; they may the next time."""
+
+    exit_code = 75
+
+
 class Parser(argparse.ArgumentParser):
     """Reads a command line; what is wrong with it is a ConfigError.
 

@@ -4,7 +4,8 @@
   python train.py --config=... --workdir=... --config.optimizer.learning_rate=3e-4
 
 The same command again resumes the run, exactly; a finished run says so. Exit codes: 0 done,
-64 bad config or arguments, 65 bad data, 70 non-finite, 74 disk, 75 preempted (run it again).
+64 bad config or arguments, 65 bad data, 70 non-finite, 74 disk, 75 preempted, or without the
+other processes (run it again).
 Many processes: the same command in each, with --coordinator; see docs/scaling.md.
 """
 

@@ -14,7 +14,7 @@ import train
 from tests import trainer_cases
 from tests.trainer_cases import arguments, assert_same_outcome, journal, outcome, settings_of
 from tests.trainer_processes import Command, Hit
-from training import checkpoint_reader, compilation, distributed
+from training import checkpoint_reader, compilation, connecting, distributed
 from training.metrics import read_metrics
 
 FIELDS = {"num_steps": 12, "log_every": 3, "eval_every": 5, "save_every": 4}
@@ -221,9 +221,28 @@ def test_a_process_that_stays_alone_says_so_in_a_line(
     argv = arguments(tmp_path, "lstm")
     argv += [f"--coordinator=127.0.0.1:{port}", "--num_processes=2", "--coordinator_timeout=1"]
     command = Command([*argv, *flags], tmp_path / "run", tmp_path / "output")
-    assert command.wait() == 64
+    assert command.wait() == 75  # the others may come the next time
     assert command.stderr == f"error: {sentence.format(port=port)}\n"
     assert not (tmp_path / "run").exists()
+
+
+REFUSED = [
+    (jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out."), 75),
+    (jax.errors.JaxRuntimeError("UNKNOWN: Failed to start the server."), 75),
+    (OSError(113, "No route to host"), 75),
+    (RuntimeError("Retry failed with all attempts exhausted"), 75),
+    (jax.errors.JaxRuntimeError("INVALID_ARGUMENT: Unexpected task."), 64),
+    (ValueError("coordinator_address should be defined."), 64),
+    (RuntimeError("Kubernetes API Error: 403 - Forbidden"), 64),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), REFUSED)
+def test_what_may_pass_is_to_be_tried_again(error: Exception, code: int) -> None:
+    refused = connecting._refused("auto", error)
+    assert refused.exit_code == code
+    assert str(refused).startswith("--coordinator=auto: ")
+    assert ("Give --coordinator=HOST:PORT" in str(refused)) == (code == 64)
 
 
 FLAGS = [

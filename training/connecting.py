@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from errors import ConfigError, SeqlabError
+from errors import ConfigError, SeqlabError, Unreachable
 from training import distributed, gpus
 from training.peers import LOST, SOON, Peers
 from training.places import place_of
@@ -45,7 +45,8 @@ def connected(options: argparse.Namespace) -> Iterator[None]:
     An error in the block is what this process leaves with; see leave().
 
     Raises:
-        ConfigError: flags that are wrong, or processes that do not come in time.
+        ConfigError: flags that are wrong, or no cluster.
+        Unreachable: processes that do not come in time.
     """
     if not _wanted(options):
         yield
@@ -126,19 +127,13 @@ def _connect(options: argparse.Namespace) -> Peers:
         if options.process_id:
             _await_coordinator(options.coordinator, seconds)
     with _quiet_stderr() as stderr:
-        _on_abort(f"error: Not all processes came within {seconds} s.\n", 64, stderr)
+        _on_abort(f"error: Not all processes came within {seconds} s.\n", LOST, stderr)
         try:
             jax.distributed.initialize(
                 **given, initialization_timeout=seconds, shutdown_timeout_seconds=30
             )
         except Exception as error:
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            if "should be defined" in line or "must be defined" in line:
-                line = "No cluster was found (Slurm, Open MPI, Kubernetes or TPUs)."
-            hint = "Give --coordinator=HOST:PORT --num_processes=N --process_id=I."
-            raise ConfigError(
-                f"--coordinator={options.coordinator}: {line[:200]} {hint}"
-            ) from error
+            raise _refused(options.coordinator, error) from error
     state = jax._src.distributed.global_state
     address = state.coordinator_address or ""
     gone = f"error: Process 0 at {address} is gone, which holds all together.\n"
@@ -156,6 +151,18 @@ def _connect(options: argparse.Namespace) -> Peers:
     return distributed.peers
 
 
+def _refused(coordinator: str, error: Exception) -> SeqlabError:
+    """What JAX's error means: the flags are wrong, or the others may come another time."""
+    line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    unheard = isinstance(error, jax.errors.JaxRuntimeError) and "INVALID_ARGUMENT" not in line
+    if unheard or isinstance(error, OSError) or line.startswith("Retry failed"):  # of Kubernetes
+        return Unreachable(f"--coordinator={coordinator}: {line}")
+    if "should be defined" in line or "must be defined" in line:
+        line = "No cluster was found (Slurm, Open MPI, Kubernetes or TPUs)."
+    hint = "Give --coordinator=HOST:PORT --num_processes=N --process_id=I."
+    return ConfigError(f"--coordinator={coordinator}: {line} {hint}")
+
+
 def _end(code: int, sentence: str) -> None:
     os.write(2, f"error: {sentence}\n".encode())
     _exit(code)
@@ -166,7 +173,7 @@ def _await_coordinator(address: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not _answers(address):
         if time.monotonic() > deadline:
-            raise ConfigError(f"Nothing answers at --coordinator={address} within {seconds} s.")
+            raise Unreachable(f"Nothing answers at --coordinator={address} within {seconds} s.")
         time.sleep(0.2)
 
 
