@@ -24,7 +24,7 @@ import tasks
 from errors import Parser, Preempted, SeqlabError
 from models import join
 from trained import begin_with, cache_of, changes_since_start, check_tokenizers, load_parts
-from training import compilation, config_files, cores, gradients, parallel, report, schema
+from training import compilation, config_files, cores, gradients, parallel, profile, report, schema
 from training.checkpoint_reader import good_steps
 from training.checkpoints import Checkpointer
 from training.connecting import add_process_arguments, connected, leave
@@ -189,6 +189,7 @@ def train(settings: dict, workdir: str | Path, began: float | None = None) -> di
         run.lock()
     with run:
         changes = changes_since_start(settings, run)
+        profile.check_range(settings, run)
         if run.is_finished(settings["num_steps"]):
             return run.result() or {}
         cache = cache_of(settings)

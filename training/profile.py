@@ -8,13 +8,17 @@ threads, XLA's operations, and `train` around the start of each step.
 
 import contextlib
 import re
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from errors import ConfigError
 from training import distributed
+from training.checkpoint_folder import CheckpointFolder
+from training.run_directory import RunDirectory
 
 RANGE = re.compile(r"([1-9][0-9]{0,8}):([1-9][0-9]{0,8})")
 
@@ -33,6 +37,27 @@ def steps_of(text: str) -> tuple[int, int]:
             f"config.profile (--profile) must be FIRST:LAST, steps counted from 1, got {text!r}."
         )
     return int(found[1]), int(found[2])
+
+
+def check_range(settings: dict[str, Any], run: RunDirectory) -> None:
+    """Says which steps will be traced where that is not the whole range.
+
+    Raises:
+        ConfigError: none of them, and the run was not started with this range before: one that
+            is put back in the queue may be beyond it.
+    """
+    (first, last), num_steps = steps_of(settings["profile"]), settings["num_steps"]
+    if not first:
+        return
+    done = max(CheckpointFolder(run.checkpoints).steps(), default=0)
+    begin, end = max(first, done + 1), min(last, num_steps)
+    left = f"{done} of {num_steps} steps are done" if done else f"there are {num_steps} steps"
+    if begin > end:
+        if (run.read_config() or {}).get("profile") == settings["profile"]:
+            return
+        raise ConfigError(f"config.profile (--profile) {first}:{last} has no step to come: {left}.")
+    if (begin, end) != (first, last) and distributed.is_first():
+        print(f"--profile={first}:{last} traces steps {begin} to {end}: {left}.", file=sys.stderr)
 
 
 class Profiler:
