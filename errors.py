@@ -4,8 +4,12 @@ Every command prints such an error as one line and leaves with the code (sysexit
 """
 
 import argparse
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -49,6 +53,23 @@ class Unreachable(SeqlabError):
     """Other processes of the run did not come in time; they may the next time."""
 
     exit_code = 75
+
+
+def python_command(*words: str) -> str:
+    """A command for this interpreter, such as ("train.py", "--help"), as a person types it here.
+
+    The interpreter is its path from the working directory where it lies below it, `python` where
+    that is the very one, or else its whole path.
+    """
+    own = Path(sys.executable or "python")
+    found = Path(shutil.which("python") or "nowhere")
+    if own.is_relative_to(Path.cwd()):
+        name = own.relative_to(Path.cwd())
+    elif found.parent == own.parent and os.path.samefile(found, own):
+        name = Path("python")  # of the same environment: links of several lead to one file
+    else:
+        name = own
+    return shlex.join([str(name), *words])
 
 
 class Parser(argparse.ArgumentParser):

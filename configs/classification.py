@@ -27,7 +27,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import base
-from errors import ConfigError
+from errors import ConfigError, python_command
 
 # Source, form of its examples, and how many labels there are.
 DATA = {
@@ -144,9 +144,10 @@ def _config_of(run: Path) -> dict[str, Any]:
             f"Config argument init_from: {str(run)!r} is not a run directory."
         ) from None
     if "model_type" in found:
+        words = ("experiments/import_weights.py", "--source", str(run), "--output", "RUN")
         raise ConfigError(
             f"Config argument init_from: {str(run)!r} holds published weights. Make a run of them: "
-            f"python experiments/import_weights.py --source {run} --output RUN"
+            f"{python_command(*words)}"
         )
     return found
 

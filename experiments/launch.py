@@ -16,7 +16,6 @@ wrong arguments, 74 disk, 75 stopped: go on with --resume.
 """
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 import registry
-from errors import ConfigError, Parser, Preempted, SeqlabError
+from errors import ConfigError, Parser, Preempted, SeqlabError, python_command
 from experiments.launching import kubernetes, local, plan, slurm, status
 from experiments.translate import whole_number
 from training import config_files
@@ -124,7 +123,7 @@ def launch(options: argparse.Namespace, parser: Parser, argv: Sequence[str] | No
     todo = [run for run in runs if status.row_of(run, out).state != status.DONE]
     if options.dry_run:
         for run in todo:
-            print(shlex.join(["python", "train.py", *run.arguments(out)]))
+            print(python_command("train.py", *run.arguments(out)))
         print(f"{len(todo)} runs to do, {len(runs) - len(todo)} done; nothing was started.")
         return
     executor.check(options)
@@ -144,7 +143,7 @@ def launch(options: argparse.Namespace, parser: Parser, argv: Sequence[str] | No
 
 def again(options: argparse.Namespace) -> str:
     """The command that goes on."""
-    return shlex.join(["python", "experiments/launch.py", f"--out={options.out}", "--resume"])
+    return python_command("experiments/launch.py", f"--out={options.out}", "--resume")
 
 
 def _counts(rows: Sequence[status.Row]) -> str:

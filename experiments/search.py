@@ -17,7 +17,6 @@ trials. Exit codes: 0 done, 64 wrong arguments, 75 stopped, or that of a trial t
 import argparse
 import contextlib
 import importlib
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -25,7 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import train
-from errors import ConfigError, NonFiniteError, Parser, Preempted, SeqlabError, StorageError
+from errors import (
+    ConfigError,
+    NonFiniteError,
+    Parser,
+    Preempted,
+    SeqlabError,
+    StorageError,
+    python_command,
+)
 from experiments.launching import local, machine, plan, space, status
 from experiments.translate import whole_number
 from training import config_files
@@ -66,7 +73,7 @@ def optuna() -> Any:
     except ImportError as error:
         raise ConfigError(
             "A search needs Optuna: make train EXTRAS=sweep, or "
-            ".venv/bin/python -m pip install -e '.[sweep]'."
+            f"{python_command('-m', 'pip', 'install', '-e', '.[sweep]')}."
         ) from error
     package.logging.set_verbosity(package.logging.WARNING)
     return package
@@ -219,7 +226,7 @@ class Search:
             raise TrialFailed(f"None of {len(trials)} trials has come to an end.", 1)
         best = min(done, key=lambda trial: trial.value)
         words = [f"--config={self.options.config}", *self.fixed, *space.overrides(best.params)]
-        command = shlex.join(["python", "train.py", "--workdir=RUN", *words])
+        command = python_command("train.py", "--workdir=RUN", *words)
         pruned = sum(trial.state == states.PRUNED for trial in trials)
         return (
             f"{len(trials)} trials, {pruned} of them cut off; best: trial-{best.number:04}, "

@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import train
-from errors import DataError
+from errors import DataError, python_command
 from tests import trainer_cases
 from tests.trainer_cases import arguments, journal, tree_of
 
@@ -173,6 +174,35 @@ def test_a_finished_run_says_so_and_goes_on_when_there_are_more_steps(
     assert journal(run, "restore")[-1]["step"] == NUM_STEPS
     assert journal(run, "config_change")[-1]["field"] == "config.num_steps"
     assert json.loads((run / "result.json").read_text())["step"] == 5
+
+
+def test_printed_commands_begin_with_the_interpreter_as_one_types_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the working directory, on the path, or anywhere else; a link is another environment."""
+    ours, other = tmp_path / "here/.venv/bin", tmp_path / "usr/bin"
+    for folder in (ours, other):
+        folder.mkdir(parents=True)
+    for path in (other / "python3.12", other / "my python"):
+        path.write_text("")
+        path.chmod(0o755)
+    for link in (other / "python", other / "python3", ours / "python"):
+        link.symlink_to(other / "python3.12")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("PATH", str(other))
+    for own, expected in {
+        ours / "python": ".venv/bin/python",
+        other / "python3": "python",
+        other / "my python": f"'{other}/my python'",
+    }.items():
+        monkeypatch.setattr(sys, "executable", str(own))
+        assert python_command("train.py", "--out=a b") == f"{expected} train.py '--out=a b'"
+    monkeypatch.setattr(sys, "executable", str(ours / "python"))
+    monkeypatch.chdir(tmp_path / "usr")
+    assert python_command() == str(ours / "python")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "lib/python"))
+    assert python_command() == str(tmp_path / "lib/python")
 
 
 def test_debug_gives_a_traceback_and_stays_out_of_the_way(

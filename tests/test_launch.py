@@ -13,6 +13,7 @@ import launch_stub
 import pytest
 from launch_cases import CONFIG, STEPS, arguments, events, states
 
+from errors import python_command
 from experiments import launch
 from experiments.launching import local, machine, plan, status
 from training import gpus
@@ -139,7 +140,8 @@ def test_a_dry_run_prints_commands_and_writes_nothing(tmp_path: Path, capsys) ->
     out = tmp_path / "out"
     assert launch.main([*arguments(out, 1, 2), "--dry_run"]) == 0
     first, second, last = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"python train.py --config={CONFIG} --workdir={out}/synthetic-smoke-se")
+    begin = python_command("train.py", f"--config={CONFIG}", f"--workdir={out}/synthetic-smoke-se")
+    assert first.startswith(begin)
     assert second.endswith(f"{STEPS} --config.seed=2")
     assert last.startswith("2 runs to do, 0 done")
     assert not out.exists()
@@ -239,7 +241,7 @@ def test_a_signal_lets_the_runs_save_and_says_how_to_go_on(number, tmp_path: Pat
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
         "error: 0 of 3 runs are done. Go on: "
-        f"python experiments/launch.py --out={tmp_path} --resume"
+        + python_command("experiments/launch.py", f"--out={tmp_path}", "--resume")
     )
     assert states(tmp_path) == {"6": "stopped", "1": "waiting", "16": "waiting"}
     assert launch.main([f"--out={tmp_path}", "--resume"]) == 0

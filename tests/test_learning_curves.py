@@ -80,7 +80,7 @@ def test_an_interrupted_comparison_goes_on_and_runs_nothing_twice(compared):
 def test_the_numbers_follow_from_the_run_directories(compared, tmp_path):
     """R35: from the folders alone, by the command that stands in the report."""
     text = (compared.out / "report.html").read_text()
-    (said,) = re.findall(r"<code>python experiments/learning_curves.py (.*)</code>", text)
+    (said,) = re.findall(r"<code>\S*python\S* experiments/learning_curves.py (.*)</code>", text)
     command = shlex.split(html.unescape(said).replace("FOLDER", str(tmp_path)))
     assert learning_curves.main(command) == 0
     assert json.loads((tmp_path / "numbers.json").read_text()) == compared.numbers

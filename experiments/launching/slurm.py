@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from errors import ConfigError
+from errors import ConfigError, python_command
 from experiments import records
 from experiments.launching.plan import Run
 from experiments.launching.slurm_task import Task
@@ -66,7 +66,7 @@ def submitit() -> Any:
     except ImportError as error:
         raise ConfigError(
             "--executor=slurm needs submitit: make train EXTRAS=launch, or "
-            ".venv/bin/python -m pip install -e '.[launch]'."
+            f"{python_command('-m', 'pip', 'install', '-e', '.[launch]')}."
         ) from error
 
 
