@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import data
 from training import peers
 from training.peers import LOST, Peers
 from training.places import Place, place_of
@@ -141,18 +142,20 @@ def test_process_0_that_does_not_answer_is_named() -> None:
 
 
 SECONDS = itertools.count()
-PLACES = [  # where the last process is, and whether it is taken for stuck
-    (lambda: Place("data.py:7", 5), True),
-    (lambda: Place("", 5), False),  # compiling
-    (lambda: Place("data.py:7", next(SECONDS)), False),  # slow, but at work
+PLACES = [  # where the last process is, how long data may take, and whether it is taken for stuck
+    pytest.param(lambda: Place("step.py:7", 5), 0.5, True, id="waits"),
+    pytest.param(lambda: Place("", 5), 0.5, False, id="compiles"),
+    pytest.param(lambda: Place("step.py:7", next(SECONDS)), 0.5, False, id="works"),  # slowly
+    pytest.param(lambda: Place("data/prefetch.py:7", 5), peers.PATIENCE, False, id="reads"),
+    pytest.param(lambda: Place("data/prefetch.py:7", 5), 0.6, True, id="reads-for-ever"),
 ]
 
 
-@pytest.mark.parametrize(("where", "stuck"), PLACES, ids=["waits", "compiles", "works"])
+@pytest.mark.parametrize(("where", "patience", "stuck"), PLACES)
 def test_one_that_stays_behind_is_stuck_if_it_waits(
-    where: Callable[[], Place], stuck: bool
+    where: Callable[[], Place], patience: float, stuck: bool
 ) -> None:
-    group = Group(2, limit=0.5, where=where)
+    group = Group(2, limit=0.5, patience=patience, where=where)
     for process, checks in ((1, peers.WARM), (0, peers.WARM + 1)):
         for _ in range(checks):
             group.peers[process].check()
@@ -161,7 +164,7 @@ def test_one_that_stays_behind_is_stuck_if_it_waits(
         assert code == 75
         assert sentence.startswith("Process 1 on ")
         assert "has stood still for" in sentence
-        assert sentence.endswith(" in data.py:7, and the others wait for it.")
+        assert sentence.endswith(f" in {where().line}, and the others wait for it.")
     else:
         time.sleep(0.8)
         assert not group.ends
@@ -240,6 +243,20 @@ def test_a_save_may_take_as_long_as_it_likes() -> None:
     written.set()
     thread.join()
     assert place.line == ""
+
+
+def test_a_batch_that_does_not_come_is_waited_for_where_data_are_read() -> None:
+    made = threading.Event()
+    thread = threading.Thread(target=lambda: list(data.prefetch(lambda _: made.wait(), 0, 1)))
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not place_of(thread.ident).reads and time.monotonic() < deadline:
+        time.sleep(0.01)  # Grain is imported
+    place = place_of(thread.ident)
+    made.set()
+    thread.join()
+    assert place.reads
+    assert place.line.startswith("data/prefetch.py:")
 
 
 def test_the_place_of_a_thread_is_told_by_our_code() -> None:

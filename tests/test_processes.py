@@ -150,7 +150,7 @@ LOSSES = [
     pytest.param(
         {1: Hit(signal.SIGSTOP, "step", 8)}, [75, None], "is dead or frozen.", id="frozen"
     ),
-    pytest.param({1: Hit(0, "batch", 8)}, [75, 75], "has stood still", id="stuck"),
+    pytest.param({1: Hit(0, "save", 2)}, [75, 75], "has stood still", id="stuck"),
 ]
 
 

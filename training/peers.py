@@ -10,8 +10,8 @@ The answer is the greatest of these numbers, so that all stop at the same check,
 past it. (XLA's preemption sync manager does the same, for SIGTERM alone.)
 
 A death: a beat that stays the same for `limit` seconds is that of a process that is dead or
-frozen; one whose beat goes on but whose loop stays behind the others is stuck. Either ends the
-others with a sentence that names it.
+frozen; one whose beat goes on but whose loop stays behind the others is stuck, if it waits for its
+own data only after `patience` seconds. Either ends the others with a sentence that names it.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from training.places import Place
 
 BEAT = 0.5  # seconds
 LIMIT = 20.0  # of silence, or behind the others
+PATIENCE = 600.0  # behind the others while it waits for its own data, which may come slowly
 SOON = 5.0  # the same where a collective operation has failed, or a process has left the others
 MOVES = ("count", "where")
 WARM = 3  # checks, after which no program of the first step is compiled
@@ -85,11 +86,13 @@ class Peers:
         where: Callable[[], Place] = lambda: Place("", 0),
         beat: float = BEAT,
         limit: float = LIMIT,
+        patience: float = PATIENCE,
         home: str = "",
     ) -> None:
         self.process, self.number = process, number
         self.asked, self.where, self._home = asked, where, home
-        self._store, self._end, self._beat, self._limit = store, end, beat, limit
+        self._store, self._end = store, end
+        self._beat, self._limit, self._patience = beat, limit, patience
         self._lock = threading.Condition()
         self._count, self._frozen = 0, -1  # checks passed, and what was announced of them
         self._failed = False  # a collective operation
@@ -239,8 +242,8 @@ class Peers:
         hurt = any(seen.beat["failed"] for seen in self._seen.values())
         silent = min(SOON, self._limit) if hurt else self._limit
         for process, (beat, heard, moved, left) in self._seen.items():
-            name = f"Process {process} on {beat['host']}"
-            behind = WARM <= beat["count"] < ahead and beat["frozen"] < 0 and beat["where"][0]
+            name, where = f"Process {process} on {beat['host']}", Place(*beat["where"])
+            behind = WARM <= beat["count"] < ahead and beat["frozen"] < 0 and where.line
             if beat["left"]:
                 code, text = beat["left"]
                 # With a stop, to which all have agreed, each ends by itself: process 0 saves.
@@ -249,8 +252,8 @@ class Peers:
             elif now - heard > silent:
                 text = f"has not been heard of for {now - heard:.0f} s: it is dead or frozen."
                 return process, LOST, f"{name} {text}"
-            elif behind and now - moved > self._limit:
-                text = f"has stood still for {now - moved:.0f} s in {beat['where'][0]}"
+            elif behind and now - moved > (self._patience if where.reads else self._limit):
+                text = f"has stood still for {now - moved:.0f} s in {where.line}"
                 return process, LOST, f"{name} {text}, and the others wait for it."
         return None
 

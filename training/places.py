@@ -1,5 +1,6 @@
 """What a thread of this program is at, for those who wait for it."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 SAVING = ROOT / "training/checkpoints.py"
+DATA = f"data{os.sep}"
 
 
 class Place(NamedTuple):
@@ -20,6 +22,11 @@ class Place(NamedTuple):
 
     line: str
     seconds: int
+
+    @property
+    def reads(self) -> bool:
+        """Whether it makes or waits for its own data."""
+        return self.line.startswith(DATA)
 
 
 def place_of(thread: int) -> Place:
