@@ -4,18 +4,22 @@ import contextlib
 import errno
 import os
 import random
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import train
 from errors import StorageError
-from tests import trainer_cases
+from tests import checkpoint_cases, trainer_cases
 from tests.kill_cases import check_records
 from tests.storms import Storm, assert_all_caught
 from tests.trainer_cases import assert_same_outcome, journal, outcome, tiny
 from training import files, run_directory
+from training.checkpoints import Checkpointer
+from training.manifest import Manifest
 from training.run_directory import RunDirectory
 
 PASSING = (errno.EIO, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT)
@@ -138,3 +142,69 @@ def test_a_writer_with_a_bug_is_found_out(tmp_path: Path) -> None:
         assert len(journal(run.path, "start")) == 1
 
     assert_all_caught("bugs of writing", check, BUGS)
+
+
+READS = [
+    ("manifest.json", "us"),
+    ("arrays/manifest.ocdbt", "us"),
+    ("arrays/manifest.ocdbt", "Orbax"),
+]
+
+
+@pytest.mark.parametrize(("name", "by"), READS)
+def test_a_fault_while_reading_costs_no_checkpoint(
+    name: str, by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ELOOP, which a link to itself gives, stands for EIO; it passes before the second attempt."""
+    checkpoint_cases.save(tmp_path, 1, 2)
+    target, attempts = tmp_path / "2" / name, []
+    moved = target.with_suffix(".moved")
+
+    def mend(seconds: float) -> None:
+        attempts.append(seconds)
+        moved.replace(target)
+
+    target.rename(moved)
+    target.symlink_to(target.name)
+    monkeypatch.setattr(files, "time", SimpleNamespace(sleep=mend))
+    monkeypatch.setattr(files, "PASSING", (*files.PASSING, errno.ELOOP))
+    if by == "Orbax":  # and TensorStore: they are the first that read
+        monkeypatch.setattr(Manifest, "verify_files", lambda *_: None)
+    checkpoint_cases.assert_restores(tmp_path, 2)
+    assert len(attempts) == 1
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_fault_while_tensorstore_writes_costs_no_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EFBIG stands for EIO: a limit, above what Orbax itself writes, that the first pause lifts."""
+    before, attempts = resource.getrlimit(resource.RLIMIT_FSIZE), []
+
+    def mend(seconds: float) -> None:
+        attempts.append(seconds)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(files, "time", SimpleNamespace(sleep=mend))
+    monkeypatch.setattr(files, "PASSING", (*files.PASSING, errno.EFBIG))
+    state = checkpoint_cases.make_state(1, size=8192)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with Checkpointer(tmp_path, 5, checkpoint_cases.FINGERPRINT) as checkpointer:
+            checkpointer.save(1, state, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(attempts) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
+    with Checkpointer(tmp_path, 5, checkpoint_cases.FINGERPRINT) as checkpointer:
+        _, found, _ = checkpointer.restore(checkpoint_cases.abstract(state))
+    checkpoint_cases.assert_same_bits(found, state)
+
+
+@pytest.mark.parametrize("number", [*PASSING, *LASTING])
+def test_tensorstore_s_faults_are_told_by_their_number(number: int) -> None:
+    error = ValueError(
+        f"UNKNOWN: Error reading \"0\": {os.strerror(number)} [os_error_code='{number}']"
+    )
+    assert files.passes(error) == files.passes(OSError(number, "")) == (number in PASSING)
+    assert not files.passes(ValueError("DATA_LOSS: Invalid data; at byte 5"))

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from errors import ConfigError, StorageError
 from training.checkpoint_folder import CheckpointFolder
+from training.files import patiently
 from training.manifest import Damaged, Manifest
 
 ITEM = "arrays"  # the folder of the arrays inside a checkpoint
@@ -82,7 +83,8 @@ def read_arrays(folder: Path, manifest: Manifest, names: list[str]) -> dict[str,
     Raises:
         Damaged: they cannot be read, or are not what was saved.
     """
-    arrays, stored = {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    stored = {}
     for name in names:
         info = manifest.arrays[name]
         if 0 in info.shape:
@@ -91,11 +93,7 @@ def read_arrays(folder: Path, manifest: Manifest, names: list[str]) -> dict[str,
             stored[name] = ocp.RestoreArgs(restore_type=np.ndarray)
     manifest.verify_files(folder)
     try:
-        alone = this_process_alone()
-        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
-            args = ocp.args.PyTreeRestore(stored, restore_args=stored, partial_restore=True)
-            arrays |= reader.restore(folder / ITEM, args)
+        arrays |= patiently(lambda: _read_stored(folder, stored))
         manifest.verify_arrays(arrays)
     except (Damaged, MemoryError):
         raise
@@ -103,6 +101,14 @@ def read_arrays(folder: Path, manifest: Manifest, names: list[str]) -> dict[str,
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Damaged(f"its arrays cannot be read ({reason[:200]})") from error
     return arrays
+
+
+def _read_stored(folder: Path, stored: dict[str, Any]) -> dict[str, np.ndarray]:
+    alone = this_process_alone()
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+        args = ocp.args.PyTreeRestore(stored, restore_args=stored, partial_restore=True)
+        return reader.restore(folder / ITEM, args)
 
 
 def this_process_alone() -> ocp.options.MultiprocessingOptions:

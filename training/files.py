@@ -18,6 +18,13 @@ PASSING = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, 
 PAUSES = (0.05, 0.2, 1.0)  # seconds before the second, third and fourth attempt
 
 
+def passes(error: Exception) -> bool:
+    """Whether a fault may pass; TensorStore's errors are no OSErrors, but say the number."""
+    if isinstance(error, OSError):
+        return error.errno in PASSING
+    return any(f"os_error_code='{number}'" in str(error) for number in PASSING)
+
+
 def patiently(work: Callable[[], T]) -> T:
     """Does the work again, up to three times, after faults that may pass.
 
@@ -25,13 +32,14 @@ def patiently(work: Callable[[], T]) -> T:
     them, and a second fsync of the same file would say that all is well.
 
     Raises:
-        OSError: the last fault, or the first one that does not pass, such as a full disk.
+        OSError (or TensorStore's error): the last fault, or the first one that does not pass, such
+            as a full disk.
     """
     for pause in PAUSES:
         try:
             return work()
-        except OSError as error:
-            if error.errno not in PASSING:
+        except Exception as error:
+            if not passes(error):
                 raise
         time.sleep(pause)
     return work()

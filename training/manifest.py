@@ -7,6 +7,7 @@ bytes away from Orbax and TensorStore, which report them late, at length, or not
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from errors import StorageError
-from training.files import write_atomic
+from training.files import patiently, write_atomic
 
 FILE = "manifest.json"
 FORMAT = 1
@@ -87,7 +88,7 @@ class Manifest:
             StorageError: it is of a format that this program does not know.
         """
         try:
-            content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            content = json.loads(patiently(lambda: (folder / FILE).read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise Damaged(f"{FILE} is missing") from None
         except (OSError, ValueError, RecursionError) as error:
@@ -114,7 +115,7 @@ class Manifest:
         """
         for name, expected in self.files.items():
             try:
-                found = file_digest(folder / name)
+                found = patiently(functools.partial(file_digest, folder / name))
             except FileNotFoundError:
                 raise Damaged(f"{name} is missing") from None
             except OSError as error:
