@@ -130,13 +130,33 @@ def changes_since_start(settings: dict[str, Any], run: RunDirectory) -> list[sch
     Raises:
         ConfigError: something that decides what the run has learned so far.
     """
-    started = run.read_config() if run.exists else None
+    started = _started_with(run)
     if started is None:
         return []
-    # Options that are younger than the run are filled in.
-    started = schema.validate(started, models=models.MODELS, tasks=tasks.TASKS)
     may_change = tasks.TASKS[settings["task"]["name"]].may_change
-    return schema.compare_for_resume(schema.to_json(started), schema.to_json(settings), may_change)
+    return schema.compare_for_resume(started, schema.to_json(settings), may_change)
+
+
+def check_same_experiment(settings: dict[str, Any], run: RunDirectory) -> None:
+    """Refuses a run that was started with another config than this one, but for what does not
+    reach its result; raises ConfigError, naming the run and the first field."""
+    started = _started_with(run)
+    if started is None:
+        return
+    found = schema.differences(started, schema.to_json(settings))
+    for change in [*found[schema.MUST_MATCH], *found[schema.MAY_CHANGE]]:
+        raise ConfigError(
+            f"{run.path} was trained with {change.path} {change.old!r}, not {change.new!r}. Set "
+            "it back, or choose another --out."
+        )
+
+
+def _started_with(run: RunDirectory) -> dict[str, Any] | None:
+    """The config of a run, with options that are younger than it filled in; None of no run."""
+    started = run.read_config() if run.exists else None
+    if started is None:
+        return None
+    return schema.to_json(schema.validate(started, models=models.MODELS, tasks=tasks.TASKS))
 
 
 def begin_with(trainer: Trainer, run: RunDirectory, parts: Mapping[str, Any]) -> None:

@@ -1,11 +1,17 @@
 """The comparison of pretrained and fresh models adds up, and goes on where it stopped."""
 
 import csv
+from argparse import Namespace
 
 import pytest
 
+import train
+from errors import ConfigError
 from experiments import pretraining
+from experiments.comparison import plan
 from experiments.pretraining import Point, summary, table
+from training import schema
+from training.run_directory import RunDirectory
 
 SCORES = {("pretrained", 0.1): (0.7, 0.8), ("scratch", 0.1): (0.5, 0.7)}
 
@@ -42,6 +48,41 @@ def test_bad_arguments_are_one_line_and_nothing_is_written(argument, tmp_path, c
     assert pretraining.main([f"--out={tmp_path / 'out'}", argument]) == 64
     assert BAD[argument] in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_earlier_options_are_not_taken(tmp_path, monkeypatch):
+    trained = []
+
+    def finished(settings, folder):
+        run = RunDirectory(folder)
+        run.path.mkdir(parents=True)
+        run.journal("start")
+        run.write_config(schema.to_json(settings))
+        run.finish({"step": 1})
+        trained.append(folder)
+
+    monkeypatch.setattr(train, "train", finished)
+    options = Namespace(out=tmp_path, smoke=False, overrides=[], learning_rate=5e-4, steps=1000)
+    for options.pretrain_steps in (2000, 2000):
+        run = pretraining.pretrain("lm-lstm-tiny", options)
+    options.pretrain_steps = 3000
+    with pytest.raises(ConfigError, match=rf"{run} was trained with config.num_steps 2000, not 30"):
+        pretraining.pretrain("lm-lstm-tiny", options)
+
+    def tuned():
+        return [
+            (pretraining.fine_tuning(run, start, 1.0, 0, options), tmp_path / "tuned" / start)
+            for start in ("scratch", "pretrained")
+        ]
+
+    plan.train_all(tuned()[:1])
+    options.learning_rate = 1e-3
+    with pytest.raises(ConfigError, match=r"scratch .*optimizer.learning_rate 0.0005, not 0.001"):
+        plan.train_all(tuned()[::-1])
+    options.learning_rate = 5e-4
+    options.overrides = ["--config.data_dir=elsewhere", "--config.log_every=7"]  # of no account
+    plan.train_all(tuned())
+    assert trained == [run, *(tmp_path / "tuned" / start for start in ("scratch", "pretrained"))]
 
 
 @pytest.mark.heavy

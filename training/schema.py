@@ -241,27 +241,36 @@ def resume_class(path: str, may_change: Iterable[str] = ()) -> Resume:
     return resume
 
 
-def compare_for_resume(
+def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], may_change: Iterable[str] = ()
-) -> list[Change]:
-    """Fields that differ and may, for the journal; those of class runtime are left out.
+) -> dict[Resume, list[Change]]:
+    """Fields that differ, by what a resumed run may do with them.
 
     Args:
         old: the config with which the run was started; new: the one of this command.
         may_change: options of the task that may change; "source.path" is one of a block.
-
-    Raises:
-        ConfigError: a field differs that must not.
     """
     old_leaves, new_leaves = dict(_leaves(to_json(old))), dict(_leaves(to_json(new)))
     paths = [*new_leaves, *(path for path in old_leaves if path not in new_leaves)]
-    changes = {resume: [] for resume in Resume}
+    changes: dict[Resume, list[Change]] = {resume: [] for resume in Resume}
     for path in paths:
         change = Change(
             f"config.{path}", old_leaves.get(path, MISSING), new_leaves.get(path, MISSING)
         )
         if change.old != change.new or isinstance(change.old, bool) != isinstance(change.new, bool):
             changes[resume_class(path, may_change)].append(change)
+    return changes
+
+
+def compare_for_resume(
+    old: Mapping[str, Any], new: Mapping[str, Any], may_change: Iterable[str] = ()
+) -> list[Change]:
+    """Fields that differ and may, for the journal; those of class runtime are left out.
+
+    Raises:
+        ConfigError: a field differs that must not.
+    """
+    changes = differences(old, new, may_change)
     if changes[MUST_MATCH]:
         first, others = changes[MUST_MATCH][0], len(changes[MUST_MATCH]) - 1
         more = f" ({others} more field{'s' * (others > 1)} differ{'s' * (others == 1)})"

@@ -25,7 +25,7 @@ from analysis import budgets
 from configs.base import WIDTHS
 from errors import ConfigError
 from experiments import records
-from trained import TOKEN_PREDICTORS, cache_of
+from trained import TOKEN_PREDICTORS, cache_of, check_same_experiment
 from training import config_files, schema
 from training.flops import training_flops
 from training.run_directory import RunDirectory
@@ -126,7 +126,13 @@ def run_folders(out: Path, plan: Mapping[str, Any]) -> Iterator[tuple[dict[str, 
 
 
 def train_all(todo: Sequence[tuple[dict[str, Any], Path]]) -> None:
-    """Every run, (settings, folder), that is not finished."""
+    """Every run, (settings, folder), that is not finished.
+
+    Raises:
+        ConfigError: one that was begun or finished is of other settings; none is trained.
+    """
+    for settings, folder in todo:
+        check_same_experiment(settings, RunDirectory(folder))
     for i, (settings, folder) in enumerate(todo, 1):
         if RunDirectory(folder).result() is None:
             say(f"run {i} of {len(todo)}: {folder}")
