@@ -84,7 +84,9 @@ def summed_gradients(
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
         total, carries = jax.lax.scan(body, zeros, (pieces, jnp.arange(accumulate)))
         carry = _join(carries)
-    return (*(jax.lax.psum(total, axis_name) if axis_name else total), carry)
+    if axis_name and jax.lax.axis_size(axis_name) > 1:  # alone, XLA would copy all gradients
+        total = jax.lax.psum(total, axis_name)
+    return (*total, carry)
 
 
 def canonical_gradients(

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -48,6 +48,17 @@ def create_state(
     return TrainState(zero, params, optimizer.init(params), ema_params, zero, zero, carry)
 
 
+class Shared(NamedTuple):
+    """A gradient as a sum and a scalar that it is to be multiplied with."""
+
+    grads: Any
+    share: Array
+
+    def product(self) -> Any:
+        """Made wherever it is asked for: in memory it would be a copy of all gradients."""
+        return jax.tree.map(lambda g: g * self.share, self.grads)
+
+
 @dataclass(frozen=True)
 class UpdateRule:
     """How summed gradients become new parameters.
@@ -76,21 +87,14 @@ class UpdateRule:
         and the update count keep every bit, and only the counters move.
         """
         loss_sum, weight = sums["loss"]
-        grads = jax.tree.map(lambda g: g / weight, grads)
-        squares = layer_squares(grads)
+        share = 1 / weight
+        squares = layer_squares(Shared(grads, share).product())
         norm = jnp.sqrt(squares.sum())
         finite = jnp.isfinite(norm) & jnp.isfinite(loss_sum)
-        clipped, clipped_norm = self._clip(grads, norm, state.params)
-        updates, opt_state = self.optimizer.update(clipped, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema_params
-        if ema is not None:
-            decay = self.ema_decay
-            ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
-        old = (state.params, state.opt_state, state.ema_params, state.carry)
-        params, opt_state, ema, carry = jax.tree.map(
-            lambda new, kept: jnp.where(finite, new, kept), (params, opt_state, ema, carry), old
-        )
+        shared, clipped_norm = self._clip(Shared(grads, share), norm, state.params)
+        due = (state.step + 1) % max(1, self.diagnose_every) == 0
+        new, update_norms = self._updated(finite, due, state, shared, carry)
+        params, opt_state, ema, carry = new
         bad = 1 - finite.astype(jnp.int32)
         new_state = dataclasses.replace(
             state,
@@ -112,23 +116,44 @@ class UpdateRule:
         }
         record: dict[str, Any] = {"scalars": scalars}
         if self.diagnose_every:
-            due = new_state.step % self.diagnose_every == 0
             record["layers"] = {
                 "gradient": jnp.sqrt(squares),
-                "update": norms_when(due, updates),
-                "weight": norms_when(due, state.params),
+                "update": update_norms,
+                "weight": norms_when(due, params),
             }
         return new_state, record
 
-    def _clip(self, grads: Any, norm: Array, params: Any) -> tuple[Any, Array]:
+    def _updated(
+        self, finite: Array, due: Array, state: TrainState, grads: Shared, carry: Any
+    ) -> tuple[tuple, Any]:
+        """(parameters, moments, averages, carry), the old ones where the step is not finite, and
+        the norms of the layers' updates where they are due."""
+
+        def updated(old: tuple) -> tuple[tuple, Any]:
+            params, opt_state, ema, _ = old
+            updates, opt_state = self.optimizer.update(grads.product(), opt_state, params)
+            params = optax.apply_updates(params, updates)
+            if ema is not None:
+                decay = self.ema_decay
+                ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
+            norms = norms_when(due, updates) if self.diagnose_every else None
+            return (params, opt_state, ema, carry), norms
+
+        # A choice of branches and not of values: with both at hand to choose from, XLA copies all
+        # moments before it updates them.
+        old = (state.params, state.opt_state, state.ema_params, state.carry)
+        none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(updated, old)[1])
+        return jax.lax.cond(finite, updated, lambda old: (old, none), old)
+
+    def _clip(self, grads: Shared, norm: Array, params: Any) -> tuple[Shared, Array]:
         """The gradient that the optimizer sees, and its norm."""
-        clipped = self.clip(grads, params)
-        if clipped is not grads:
-            norm = optax.tree.norm(clipped)
-        if not self.clip_norm:
-            return clipped, norm
-        scale = jnp.minimum(1.0, self.clip_norm / jnp.maximum(norm, 1e-30))
-        return jax.tree.map(lambda g: g * scale, clipped), norm * scale
+        if self.clip is not unclipped:
+            clipped = self.clip(grads.product(), params)
+            grads, norm = Shared(clipped, jnp.ones_like(grads.share)), optax.tree.norm(clipped)
+        if self.clip_norm:
+            scale = jnp.minimum(1.0, self.clip_norm / jnp.maximum(norm, 1e-30))
+            grads, norm = grads._replace(share=grads.share * scale), norm * scale
+        return grads, norm
 
 
 def norms_when(due: Array, tree: Any) -> Array:
