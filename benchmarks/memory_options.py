@@ -10,7 +10,6 @@ command starts itself again with as many simulated ones.
 """
 
 import dataclasses
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -163,6 +162,7 @@ def main() -> int:
     memory.keep_freed_memory()
     busy = machine.cores_used_by_others()
     if options.meshes:
+        jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
         notes = [
             "A device's share. FLOPs count the body of a loop once. The devices are simulated, so"
             " no time is given; an accelerator's compiler has fewer and other collectives."
@@ -182,13 +182,8 @@ def main() -> int:
         " again. Result: all kept over remat=true."
     ]
     harness.report(PUBLISHED_TITLE, published_rows(), notes, options, busy)
-    flag = f"--xla_force_host_platform_device_count={NUM_DEVICES}"
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip(),
-    }
     command = [sys.executable, "-m", "benchmarks.memory_options", *sys.argv[1:], "--meshes"]
-    return subprocess.run(command, env=environment, cwd=harness.ROOT).returncode
+    return subprocess.run(command, cwd=harness.ROOT).returncode
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ MODELS = {
 }
 MESHES = {"pmap": None, "fsdp 4": "1,4,1"}
 WHY = {
+    "FLOPs of products": "of GPT-2 under pmap the program has two products more of the size of the "
+    "output layer's three: XLA makes the logits of a chunk again where they are read",
     "bytes within the step": "the formula counts each array that the backward pass reads, once; "
     "XLA computes elementwise ones again, pads others to its tiles, and holds buffers besides",
     "bytes sent": "the partitioner chooses: it may gather parameters once for both passes, sum "
