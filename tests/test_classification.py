@@ -249,7 +249,7 @@ LEARNED = {
 @pytest.mark.parametrize("data", LEARNED)
 def test_generated_tasks_are_learned(data, tmp_path):
     model, least = LEARNED[data]
-    options = ["num_steps=1500", "eval_every=1500", "save_every=1500", "task.num_buckets=1"]
+    options = ["num_steps=2500", "eval_every=2500", "save_every=2500", "task.num_buckets=1"]
     config = f"classification.py:data={data},model={model}"
     scores = run(tmp_path, "run", config, *options, "task.tokenizer={'name':'words'}")["scores"]
     assert scores["spearman" if data == "similarity" else "accuracy"] > least

@@ -85,6 +85,8 @@ def settings_of(config: str, block: dict) -> dict:
         loaded.model = {**loaded.model.to_dict(), **block}
     elif block:
         loaded.model = block
+        if config == "bert":
+            loaded.task.nsp = block.get("num_types", 2) > 1
     return train.check(loaded)
 
 
