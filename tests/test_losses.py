@@ -151,9 +151,8 @@ def messages(num: int) -> set[tuple]:
     batch = {"x": np.ones((num, 8), np.float32), "y": ids_N, "w": ids_N.astype(np.float32)}
     step = strategy.train_step(update)
     program = step.lower(state, strategy.shapes(batch), jax.random.key(0)).compile()
-    pair = (0, 1)
     found = read_program(program.as_text()).collectives
-    return {(one.kind, one.members, one.number) for one in found if one.members != pair}
+    return {(one.kind, one.members, one.number) for one in found if one.members != (0, 1)}
 
 
 def test_nothing_is_sent_for_each_chunk(monkeypatch):

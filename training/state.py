@@ -87,13 +87,13 @@ class UpdateRule:
         and the update count keep every bit, and only the counters move.
         """
         loss_sum, weight = sums["loss"]
-        share = 1 / weight
-        squares = layer_squares(Shared(grads, share).product())
+        mean = Shared(grads, 1 / weight)
+        squares = layer_squares(mean.product())
         norm = jnp.sqrt(squares.sum())
         finite = jnp.isfinite(norm) & jnp.isfinite(loss_sum)
-        shared, clipped_norm = self._clip(Shared(grads, share), norm, state.params)
+        clipped, clipped_norm = self._clip(mean, norm, state.params)
         due = (state.step + 1) % max(1, self.diagnose_every) == 0
-        new, update_norms = self._updated(finite, due, state, shared, carry)
+        new, update_norms = self._updated(finite, due, state, clipped, carry)
         params, opt_state, ema, carry = new
         bad = 1 - finite.astype(jnp.int32)
         new_state = dataclasses.replace(
