@@ -162,6 +162,7 @@ def main() -> int:
     memory.keep_freed_memory()
     busy = machine.cores_used_by_others()
     if options.meshes:
+        jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
         notes = [
             "A device's share. FLOPs count the body of a loop once. The devices are simulated, so"
