@@ -19,6 +19,8 @@ from trees import constrain, spread
 Array = jax.Array
 Initializer = Callable[..., Array]
 
+FEW_ROWS = 32  # up to so many, the order in which a large matrix is read decides (measured)
+
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -45,8 +47,21 @@ def product(x: Array, kernel: Array, num_in: int = 1) -> Array:
     batch, features = x.shape[: x.ndim - num_in], kernel.shape[num_in:]
     inputs = math.prod(kernel.shape[:num_in])
     matrix = kernel.reshape(inputs, math.prod(features))
-    flat = jnp.dot(x.reshape(math.prod(batch), inputs), matrix)
+    flat = _matrix_product(x.reshape(math.prod(batch), inputs), matrix)
     return flat.reshape(*batch, *features)
+
+
+def _matrix_product(x_ND: Array, kernel_DF: Array) -> Array:
+    """x W, so that XLA's CPU backend makes the gradient of a W that narrows as that of W^T.
+
+    It multiplies into a high and narrow matrix at half the speed of a low and wide one. The
+    turned W costs a copy, which only many rows repay.
+    """
+    inputs, features = kernel_DF.shape
+    if inputs <= features or len(x_ND) <= inputs or jax.default_backend() != "cpu":
+        return jnp.dot(x_ND, kernel_DF)
+    kernel_FD = jax.lax.optimization_barrier(kernel_DF.T)
+    return jax.lax.dot_general(x_ND, kernel_FD, (((1,), (1,)), ((), ())))
 
 
 class Dense(nn.Module):
@@ -216,9 +231,16 @@ def hashed_bits(key: Array, shape: tuple[int, ...]) -> Array:
 def logits(x: Array, kernel_VD: Array | None, bias_V: Array | None = None) -> Array:
     """Scores of the whole vocabulary in float32: (..., D) and (V, D) to (..., V).
 
-    Without a kernel, x are logits already.
+    Without a kernel, x are logits already. The few rows of a step are turned, and the table is
+    read as it lies: XLA's CPU backend would copy all of it into another order.
     """
     if kernel_VD is None:
         return x
-    scores = product(x, kernel_VD.astype(x.dtype).T).astype(jnp.float32)
+    table_VD = kernel_VD.astype(x.dtype)
+    if x.ndim == 2 and len(x) <= FEW_ROWS and not spread():
+        columns_DB = jax.lax.optimization_barrier(x.T)
+        scores = jax.lax.optimization_barrier(jnp.dot(table_VD, columns_DB)).T
+    else:
+        scores = product(x, table_VD.T)
+    scores = scores.astype(jnp.float32)
     return scores if bias_V is None else scores + bias_V

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.layers import Dense, Dropout, LayerNorm, hashed_bits
+from models import layers
+from models.layers import Dense, Dropout, LayerNorm, hashed_bits, logits, product
 
 
 def dropped(rate: float, key: int, shape=(200, 64)) -> np.ndarray:
@@ -60,3 +61,34 @@ def test_dense_equals_einsum_over_several_axes():
     assert kernel.shape == (2, 3, 6)
     found = back.apply(variables, expected)
     np.testing.assert_allclose(found, jnp.einsum("bthk,hkd->btd", expected, kernel), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "inputs", "features"), [(40, 32, 8), (40, 8, 32), (32, 32, 8), (40, 8, 8)]
+)
+def test_a_product_is_the_same_however_its_gradient_is_made(rows, inputs, features):
+    """Only the first is turned: a kernel that narrows, under more rows than it is high."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    sizes = ((rows, inputs), (inputs, features), (rows, features))
+    x, kernel, gradient = (jax.random.normal(*both) for both in zip(keys, sizes, strict=True))
+    y, pull = jax.vjp(product, x, kernel)
+    for got, wanted in zip(
+        (y, *pull(gradient)), (x @ kernel, gradient @ kernel.T, x.T @ gradient), strict=True
+    ):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+    turned = "optimization_barrier" in str(jax.make_jaxpr(product)(x, kernel))
+    assert turned is (rows == 40 and inputs == 32)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("rows", [1, layers.FEW_ROWS, layers.FEW_ROWS + 1])
+def test_logits_of_few_rows_and_of_many_are_products_with_the_table(rows, dtype):
+    x_BD = jax.random.normal(jax.random.key(0), (rows, 16)).astype(dtype)
+    table_VD = jax.random.normal(jax.random.key(1), (50, 16))
+    bias_V = jnp.arange(50.0)
+    wanted = x_BD.astype(jnp.float32) @ table_VD.astype(dtype).astype(jnp.float32).T + bias_V
+    got = jax.jit(logits)(x_BD, table_VD, bias_V)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, wanted, atol=1e-5 if dtype == jnp.float32 else 0.1)
+    turned = "optimization_barrier" in str(jax.make_jaxpr(logits)(x_BD, table_VD))
+    assert turned is (rows <= layers.FEW_ROWS)
