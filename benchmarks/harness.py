@@ -5,7 +5,7 @@ does so for both. Each round gives one ratio, and the median of the ratios is re
 with its quartiles: a comparison that does not depend on how fast the machine is today.
 
 Every section of RESULTS.md is written by the command that it names. A rerun replaces
-the section of its benchmark and leaves the others as they are.
+the section of its benchmark on the same processor and leaves the others as they are.
 """
 
 import argparse
@@ -27,7 +27,11 @@ from training.files import write_atomic
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
-TITLE = "# Benchmarks, as measured\n\nEach section was written by the command that it names.\n"
+TITLE = """# Benchmarks, as measured
+
+Each section was written by the command that it names, on the processor that it names: a ratio
+holds for one processor, since our products and a peer's use different instructions of it.
+"""
 BUSY_CORES = 0.15  # more than this used by other programs moves a ratio by several per cent
 
 
@@ -275,6 +279,8 @@ def report(
 ) -> None:
     """Prints the table and keeps it, unless that was declined or the machine was busy.
 
+    What another processor came to stays beside it.
+
     Args:
         busy: cores that other programs used just before the measurement.
     """
@@ -282,6 +288,7 @@ def report(
     stamp = f"{today}, commit {commit()}, `{command()}`  \n{machine.describe()}; "
     stamp += f"other programs used {busy:.2f} cores before the start."
     body = "\n\n".join([stamp, render(rows), *notes])
+    title = f"{title}: {machine.processor()}"
     print(f"\n## {title}\n\n{body}\n", flush=True)
     if options.no_save:
         return

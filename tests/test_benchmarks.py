@@ -130,9 +130,20 @@ def test_numbers_of_a_busy_machine_are_not_kept_unless_asked(
     assert ("Not saved: other programs use 1.00 cores" in printed.err) is (busy > 0 and not saved)
     if saved:
         text = harness.RESULTS.read_text(encoding="utf-8")
-        assert "## Speed\n" in text
+        assert f"## Speed: {machine.processor()}\n" in text
         assert machine.describe() in text
         assert harness.commit() in text
+
+
+def test_another_processor_has_a_section_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "RESULTS.md")
+    options = harness.arguments("doc").parse_args([])
+    for processor, what in (("one", "first"), ("other", "second"), ("one", "third")):
+        monkeypatch.setattr(machine, "processor", lambda processor=processor: processor)
+        harness.report("Speed", [harness.Row(what, {})], [], options, 0.0)
+    titles = [x for x in harness.RESULTS.read_text("utf-8").splitlines() if x.startswith("#")]
+    assert titles[1:] == ["## Speed: one", "## Speed: other"]
+    assert "| first |" not in harness.RESULTS.read_text("utf-8")
 
 
 def test_the_machine_is_described():
