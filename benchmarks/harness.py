@@ -279,8 +279,6 @@ def report(
 ) -> None:
     """Prints the table and keeps it, unless that was declined or the machine was busy.
 
-    What another processor came to stays beside it.
-
     Args:
         busy: cores that other programs used just before the measurement.
     """
