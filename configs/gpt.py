@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from configs import base
 
 OBJECTIVES = {
-    "causal": {"name": "language_modelling", "packed": True},
+    "causal": {"name": "language_modelling", "packed": True, "num_samples": 5},
     "prefix": {"name": "prefix_language_modelling", "packed": False},
 }
 

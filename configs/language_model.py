@@ -20,7 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
     given = base.text_arguments(arg, model="lm-transformer-small")
     config = base.config()
     config.seed = given.seed
-    config.task = base.language_task(**base.text_options(given))
+    config.task = base.language_task(**base.text_options(given), num_samples=5)
     config.model = base.choose_model(given.model, base.LANGUAGE_MODELS, given.smoke)
     config.num_steps = 600
     if given.smoke:

@@ -1,7 +1,7 @@
 """Predicting each token from those before it."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,13 @@ import jax.numpy as jnp
 import data
 from errors import ConfigError
 from registry import NonNegativeInt, PositiveInt, Rate
-from tasks.base import Sums
+from tasks.base import Evaluation, Sums
+from tasks.generation import continued
 from tasks.losses import Output, batch_nll, output_of, output_sums
+from tasks.text import TextTask
 from tasks.token_prediction import TokenPrediction
+
+PROMPT_LENGTH = 8  # tokens of a text, at most, that a sample goes on with
 
 
 class LanguageModelling(TokenPrediction):
@@ -30,9 +34,11 @@ class LanguageModelling(TokenPrediction):
             it ended, and the gradient goes back k2 = truncate tokens from the last one, with
             an update every k1 = sequence_length tokens. Where k2 > k1 the last k2 - k1
             tokens are read again, from an older state.
+        num_samples: texts of the final split of which the trained model writes a continuation.
     """
 
     model_kind = "language_model"
+    may_change: ClassVar[tuple[str, ...]] = (*TextTask.may_change, "num_samples")
 
     def __init__(
         self,
@@ -46,6 +52,7 @@ class LanguageModelling(TokenPrediction):
         packed: bool = True,
         label_smoothing: Rate = 0.0,
         truncate: NonNegativeInt = 0,
+        num_samples: NonNegativeInt = 0,
     ) -> None:
         if truncate and (truncate < sequence_length or not packed):
             raise ConfigError(
@@ -54,6 +61,7 @@ class LanguageModelling(TokenPrediction):
             )
         built = self.read_text(source, tokenizer, data_dir)
         self.label_smoothing = label_smoothing
+        self.texts, self.side, self.num_samples = built, side, num_samples
         self.truncate, self.rows = truncate, (sequences_per_batch, sequence_length)
         options: dict[str, Any] = {
             "seed": seed,
@@ -104,6 +112,30 @@ class LanguageModelling(TokenPrediction):
                 "recurrent config.model.name, or 0."
             )
         return model.init_carry(self.rows[0], 1)
+
+    def evaluate(
+        self, model: Any, variables: Any, split: str, poll: Callable[[], None] = lambda: None
+    ) -> Evaluation:
+        """The first texts of a split with other ends, which the model has drawn."""
+        if not self.num_samples:
+            return Evaluation()
+        examples = self.texts.pairs(split)[: self.num_samples]
+        if self.side == "both":
+            prompts, ends = zip(*[(one.source, one.target) for one in examples], strict=True)
+        else:
+            texts = [one.source if self.side == "source" else one.target for one in examples]
+            prompts, ends = zip(*map(self._halves, texts), strict=True)
+        poll()
+        written = continued(model, variables, self.tokenizer, prompts, self.side == "both")
+        rows = zip(prompts, ends, written, strict=True)
+        names = ("prompt", "reference", "sample")
+        return Evaluation(samples=[dict(zip(names, row, strict=True)) for row in rows])
+
+    def _halves(self, text: str) -> tuple[str, str]:
+        """The beginning of a text, a prompt of a few tokens, and the rest."""
+        ids = self.tokenizer.encode(text)
+        prompt = self.tokenizer.decode(ids[: min(len(ids) // 2, PROMPT_LENGTH)])
+        return prompt, self.tokenizer.decode(ids)[len(prompt) :]
 
     def _stream_features(
         self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool
