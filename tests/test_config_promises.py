@@ -96,7 +96,7 @@ FREE = {
         "log_every",
     ),
     *("diagnose_every", "init_from.allow"),
-    *("optimizer.learning_rate", "task.num_beams", "task.length_penalty"),
+    *("optimizer.learning_rate", "task.num_beams", "task.length_penalty", "task.num_samples"),
     *("parallel.strategy", "parallel.num_devices", "parallel.mesh"),
 }
 
