@@ -42,7 +42,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], int]] = {
     "accumulate=4": ({}, 4),
     "dtype=bfloat16": ({"dtype": "bfloat16"}, 1),
 }
-STACKED = {
+STACKED: dict[str, tuple[dict[str, Any], int]] = {
+    "attention=blockwise": ({"attention": "blockwise"}, 1),
     "scan_layers=true": ({"scan_layers": True}, 1),
     "scan_layers=true, remat=true": ({"scan_layers": True, "remat": True}, 1),
     "scan_layers=true, remat=true, accumulate=4": ({"scan_layers": True, "remat": True}, 4),

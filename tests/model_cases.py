@@ -47,6 +47,13 @@ LANGUAGE_MODELS = {
         "attention": "dot_product",
         **TRANSFORMER,
     },
+    "transformer-blockwise": {
+        "name": "transformer_lm",
+        "num_layers": 1,
+        "attention": "blockwise",
+        "attention_block": 3,
+        **TRANSFORMER,
+    },
     "lstm": {"name": "recurrent_lm", **RECURRENT},
     "lstm-remat": {"name": "recurrent_lm", "num_layers": 1, "remat": True, **RECURRENT},
     "lstm-everything": {"name": "recurrent_lm", **EVERYTHING, "remat_chunk": 2},

@@ -10,7 +10,7 @@ from model_cases import VOCAB, apply, make, tokens
 import models
 from analysis.pruning import remove_heads
 from errors import ConfigError
-from models.attention import MECHANISMS
+from models.attention import MECHANISMS, mechanism
 from models.masks import self_mask
 
 B, T, H, K = 2, 5, 4, 3
@@ -31,7 +31,8 @@ def by_loop(q, k, v, mask_BTS, scale, bias):
 
 @pytest.mark.parametrize("name", MECHANISMS)
 @pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
-def test_groups_bias_and_scale_by_hand(name, num_kv_heads):
+@pytest.mark.parametrize("block", [2, 5])  # of five queries
+def test_groups_bias_and_scale_by_hand(name, num_kv_heads, block):
     random = np.random.default_rng(0)
     q = random.normal(size=(B, T, H, K)).astype(np.float32)
     k, v = random.normal(size=(2, B, T, num_kv_heads, K)).astype(np.float32)
@@ -41,7 +42,9 @@ def test_groups_bias_and_scale_by_hand(name, num_kv_heads):
     for scale, given in ((None, None), (0.3, bias), (1.0, bias[:1])):
         added = np.zeros_like(bias) if given is None else np.broadcast_to(given, bias.shape)
         expected = by_loop(q, k, v, seen, K**-0.5 if scale is None else scale, added)
-        out, weights = jax.jit(MECHANISMS[name], static_argnums=4)(q, k, v, mask, scale, given)
+        out, weights = jax.jit(mechanism(name, block), static_argnums=4)(
+            q, k, v, mask, scale, given
+        )
         np.testing.assert_allclose(out, expected[0], atol=1e-5)
         if weights is not None:
             np.testing.assert_allclose(weights, expected[1], atol=1e-5)

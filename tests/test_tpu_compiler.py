@@ -35,7 +35,7 @@ CASES: dict[str, tuple[str, dict]] = {
     **{
         f"attention-{name}": (
             "language_model",
-            LANGUAGE_MODELS["transformer"] | {"attention": name},
+            LANGUAGE_MODELS["transformer"] | {"attention": name, "attention_block": 6},
         )
         for name in MECHANISMS
     },

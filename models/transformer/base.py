@@ -27,6 +27,8 @@ class Transformer(TiedOutput):
     (2017) with pre-layer-norm; configs/base.py has the families.
 
     Attributes:
+        attention: a mechanism of models/attention/; attention_block: queries that `blockwise` holds
+            the scores of at once.
         num_heads: of each layer.
         head_dim: of each head; 0 is d_model / num_heads.
         num_kv_heads: heads of keys and values, each for as many heads of queries: 1 is
@@ -57,7 +59,8 @@ class Transformer(TiedOutput):
     dropout_rate: Rate = 0.1
     layer_norm: Literal["pre", "post"] = "pre"
     tie_embeddings: bool = True
-    attention: Literal["dot_product", "fused"] = "fused"
+    attention: Literal["dot_product", "fused", "blockwise"] = "fused"
+    attention_block: PositiveInt = 128
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = False
     scan_layers: bool = False
@@ -137,6 +140,7 @@ class Transformer(TiedOutput):
             dropout_rate=self.dropout_rate,
             layer_norm=self.layer_norm,
             attention=self.attention,
+            attention_block=self.attention_block,
             dtype=DTYPES[self.dtype],
             head_dim=self.head_dim or self.d_model // self.num_heads,
             num_kv_heads=0 if self.num_kv_heads == self.num_heads else self.num_kv_heads,

@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from models.attention import MECHANISMS, MultiHeadAttention
+from models.attention import MultiHeadAttention, mechanism
 from models.attention.positions import PositionOptions, Terms
 from models.layers import NORMS, Dense, Dropout
 from models.masks import Mask
@@ -44,6 +44,7 @@ class BlockOptions:
     dropout_rate: float
     layer_norm: str
     attention: str
+    attention_block: int
     dtype: Any
     head_dim: int
     num_kv_heads: int
@@ -65,7 +66,7 @@ class BlockOptions:
             num_heads,
             self.head_dim,
             self.d_model,
-            attend=MECHANISMS[self.attention],
+            attend=mechanism(self.attention, self.attention_block),
             dtype=self.dtype,
             num_kv_heads=self.num_kv_heads,
             use_bias=self.use_bias,
