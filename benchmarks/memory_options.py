@@ -32,6 +32,7 @@ MIB = 2**20
 
 _LSTM = {"name": "recurrent_lm", "embedding_size": 256, "hidden_size": 256, "num_layers": 2}
 GPT = Workload("GPT, d 256, 4 layers", transformer_lm(256, 4, 4), 8192, 8, 0, 256)
+LONG = dataclasses.replace(GPT, title="GPT, one row of 4,096", rows=1, target_length=4096)
 LSTM = Workload("LSTM, D = H = 256, 2 layers", _LSTM, 8192, 8, 0, 256)
 # Options of the model and micro-batches.
 OPTIONS: dict[str, tuple[dict[str, Any], int]] = {
@@ -172,9 +173,11 @@ def main() -> int:
         harness.report(MESH_TITLE, mesh_rows(), notes, options, busy)
         return 0
     rows = option_rows(GPT, OPTIONS | STACKED, options.rounds)
+    blockwise = {name: (OPTIONS | STACKED)[name] for name in ("nothing", "attention=blockwise")}
+    rows += option_rows(LONG, blockwise, options.rounds)
     rows += option_rows(LSTM, OPTIONS | CHUNKED, options.rounds)
     notes = [
-        "B 8, T 256, V 8192. Temporary: beside state and batch, and its ratio to the row `nothing`."
+        "B 8, T 256, V 8192 unless said. Temporary: beside state and batch, and its ratio to the row `nothing`."
         " Result: time over that of `nothing`, median of the rounds (quartiles)."
     ]
     harness.report(TITLE, rows, notes, options, busy)
