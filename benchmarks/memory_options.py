@@ -177,8 +177,8 @@ def main() -> int:
     rows += option_rows(LONG, blockwise, options.rounds)
     rows += option_rows(LSTM, OPTIONS | CHUNKED, options.rounds)
     notes = [
-        "B 8, T 256, V 8192 unless said. Temporary: beside state and batch, and its ratio to the row `nothing`."
-        " Result: time over that of `nothing`, median of the rounds (quartiles)."
+        "B 8, T 256, V 8192 unless said. Temporary: beside state and batch, and its ratio to the"
+        " row `nothing`. Result: time over that of `nothing`, median of the rounds (quartiles)."
     ]
     harness.report(TITLE, rows, notes, options, busy)
     notes = [
