@@ -195,11 +195,12 @@ def train(settings: dict, workdir: str | Path, began: float | None = None) -> di
         cache = cache_of(settings)
         with stop_flag() as stop, Goodput(began) as goodput:
             begun = good_steps(run.checkpoints)  # or else with the models that init_from names
-            parts = {} if begun else load_parts(settings["init_from"])
+            parts, digests = load_parts(settings, run, begun)
             compilation.keep_compiled(cache)  # now, because load_parts chooses that of its runs
             task = tasks.build(settings["task"], settings["seed"], cache)
             check_tokenizers(parts, task.tokenizer)
-            fingerprint = task.fingerprint()  # reads all splits, before anything is written
+            # Reads all splits, before anything is written.
+            fingerprint = task.fingerprint() | digests
             stop.check()
             trainer = build_trainer(settings, task, run, stop)
             params = {part: found.variables["params"] for part, found in parts.items()}

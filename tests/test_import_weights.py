@@ -13,8 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from data.tensor_files import read_tensors
 from experiments import export_weights, import_weights, translate
+from published import model_block, read_folder
 from trained import load_run
 from training.checkpoint_reader import good_steps
+from trees import named_leaves
 
 ROUND_TRIPS = ("gpt2", "bert", "bart", "t5", "marian")  # the others have the same transforms
 
@@ -74,6 +76,12 @@ def test_imported_models_translate(imported, tmp_path, capfdbinary):
         assert capfdbinary.readouterr().out.count(b"\n") == 2
 
 
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for path, array in found.items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)
+
+
 def renamed(folder, names, more):
     """The same tensors under other names, and more of them."""
     tensors = load_file(folder / "model.safetensors")
@@ -85,30 +93,31 @@ def renamed(folder, names, more):
 def test_bare_and_older_files_are_read(folders, tmp_path):
     """Of models without heads, with buffers, repeated matrices, and the names of old."""
     gpt2, bert = (shutil.copytree(folders[name], tmp_path / name) for name in ("gpt2", "bert"))
-    (*_, weights, _), (*_, heads, _) = map(import_weights.read_folder, (gpt2, bert))
+    weights, heads = (read_folder(folder).weights for folder in (gpt2, bert))
     renamed(
         gpt2,
         lambda name: name.removeprefix("transformer."),
         lambda t: {"h.0.attn.bias": np.ones((1, 1, 4, 4), np.uint8), "lm_head.weight": t[WTE]},
     )
-    (*_, found, block) = import_weights.read_folder(gpt2)
+    block, (_, found) = model_block(gpt2), read_folder(gpt2)[-2:]
     assert block["tie_embeddings"]
     assert not found.lacking
     assert found.names["transformer.ln_f.weight"] == "ln_f.weight"
-    for new, old in zip(*map(jax.tree.leaves, (found.params, weights.params)), strict=True):
-        assert np.array_equal(new, old)
+    assert_equal(found.params, weights.params)
     tensors = load_file(bert / "model.safetensors")
     older = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
     body = {k.removeprefix("bert."): v for k, v in tensors.items() if k.startswith("bert.")}
     for new, old in older.items():
         body = {k.replace(new, old): v for k, v in body.items()}
     save_file(body | {"embeddings.position_ids": np.arange(24)[None]}, bert / "model.safetensors")
-    (*_, found, _) = import_weights.read_folder(bert)
-    assert found.lacking == ["pair", "words"]
-    for new, old in zip(
-        *(jax.tree.leaves(w.params["encoder"]) for w in (found, heads)), strict=True
-    ):
-        assert np.array_equal(new, old)
+    found = read_folder(bert)
+    assert found.weights.lacking == ["pair", "words"]
+    kept = {k: v for k, v in heads.params.items() if k in found.weights.params}
+    assert {"encoder", "embed", "pooler"} <= {path.split("/")[0] for path in kept}
+    assert_equal(found.weights.params, kept)
+    filled = named_leaves(import_weights.whole(found))
+    assert filled.keys() == heads.params.keys()
+    assert_equal({k: filled[k] for k in kept}, kept)
 
 
 def shards(folder, name="gpt2"):

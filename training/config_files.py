@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import registry
-from errors import ConfigError
+from errors import ConfigError, SeqlabError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOURNAL = "journal.jsonl"
@@ -32,6 +32,7 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
         ConfigError: no such file, a file that fails, or an override without its field. Values
             of options that the config leaves to their defaults are for schema.validate to judge.
+        DataError: a file of a model that the config begins with is damaged or missing.
     """
     file, argument = _split(config)
     path = _find(file)
@@ -123,7 +124,7 @@ def _call(path: Path, function_name: str, argument: str = "") -> Any:
             raise ConfigError(f"--config: {function_name} of {name} takes no argument.")
         found = function(argument) if takes_one else function()
         return found.copy_and_resolve_references() if isinstance(found, ConfigDict) else found
-    except ConfigError:
+    except SeqlabError:
         raise
     except (Exception, SystemExit) as error:  # a config file may do anything
         raise ConfigError(

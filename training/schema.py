@@ -57,7 +57,7 @@ class Parallel:
 
 @dataclass(frozen=True)
 class InitFrom:
-    """Run directories of trained models, "" for none; see models/join.py."""
+    """Runs, or folders of published weights, "" for none; see models/join.py."""
 
     encoder: Annotated[str, MUST_MATCH]
     decoder: Annotated[str, MUST_MATCH]

@@ -1,7 +1,7 @@
 """Published weights as our parameters, and ours as theirs: tables, and pure functions over arrays.
 
 A family is a table of tensors (their name -> our path, transform) and one of options (their field
-of config.json -> our option). Nothing here reads files; experiments/import_weights.py does.
+of config.json -> our option). Nothing here reads files; published.py does.
 
 To add a family: one file here with both tables, one line in FAMILIES.
 """
@@ -18,10 +18,10 @@ from models.pretrained.options import Options
 from models.pretrained.table import Tensors, Weights
 from models.pretrained.transforms import Ids
 
-__all__ = ["FAMILIES", "Family", "Ids", "Weights", "family_of", "fitting"]
+__all__ = ["FAMILIES", "Family", "Ids", "Weights", "difference", "family_of", "fitting"]
 
-# Options that decide how a model is computed, or that go with the ids, and not what it is.
-FREE = ("attention", "dtype", "remat", "scan_layers", "dropout_rate", "unwritten")
+# Options that decide how a model is computed and trained, and not what it is.
+FREE = ("attention", "dtype", "remat", "scan_layers", "dropout_rate")
 
 
 class Family(NamedTuple):
@@ -67,10 +67,8 @@ class Family(NamedTuple):
         written["tie_word_embeddings"] = block["tie_embeddings"]
         again = registry.with_defaults(target, options.read(self.options, written), ["vocab_size"])
         again["tie_embeddings"] = block["tie_embeddings"]
-        ignored = {*FREE, *_without_effect(block)}
-        for name, value in _plain(block).items():
-            if name not in ignored and value != _plain(again)[name]:
-                raise ConfigError(f"{name} {registry.shown(value)} has no counterpart")
+        if name := difference(block, again, (*FREE, "unwritten")):
+            raise ConfigError(f"{name} {registry.shown(_plain(block)[name])} has no counterpart")
         return written
 
     def write(
@@ -122,6 +120,22 @@ def fitting(block: Mapping[str, Any], target: Any) -> str:
     raise ConfigError(
         f"No family of theirs holds this {block['name']}. {'; '.join(reasons) or 'None has it'}."
     )
+
+
+def difference(
+    block: Mapping[str, Any], other: Mapping[str, Any], free: Iterable[str] = FREE
+) -> str:
+    """The first option of two blocks with which a model computes something else, "" for none.
+
+    Args:
+        block, other: with all options; those that only one of them has differ.
+        free: options that may differ.
+    """
+    if block["name"] != other["name"]:
+        return "name"
+    ignored, mine, theirs = {*free, *_without_effect(block)}, _plain(block), _plain(other)
+    names = (n for n in {**mine, **theirs} if n not in ignored and mine.get(n) != theirs.get(n))
+    return next(names, "")
 
 
 def _plain(block: Mapping[str, Any]) -> dict[str, Any]:
