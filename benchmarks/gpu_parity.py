@@ -39,10 +39,12 @@ def attention_cases(rows: int, length: int) -> Mapping[str, tuple[Mask, bool]]:
     packed_BT = jnp.broadcast_to(1 + (jnp.arange(length) >= length // 3), tokens_BT.shape)
     padded_BT = (jnp.arange(length) < length - length // 4).astype(jnp.int32)
     padded_BT = jnp.broadcast_to(padded_BT, tokens_BT.shape)
+    prefix_BT = jnp.broadcast_to(jnp.arange(length) % (length // 3) < length // 9, tokens_BT.shape)
     return {
         "causal": (whole_mask(tokens_BT, causal=True), False),
         "both ways": (whole_mask(tokens_BT, causal=False), False),
         "packed, causal": (self_mask(packed_BT, causal=True), False),
+        "packed, with prefixes": (self_mask(packed_BT, True, prefix_BT), False),
         "to a padded source": (cross_mask(padded_BT, length), False),
         "causal with a bias": (whole_mask(tokens_BT, causal=True), True),
         "padded with a bias": (cross_mask(padded_BT, length), True),

@@ -150,12 +150,14 @@ class PrefixBatches(ChunkBatches):
     """Rows of text for language models whose beginning is given: the weights are 0 there.
 
     The fields are those of LanguageBatches, with one segment: BOS and text. Which part is
-    given differs from row to row (see corruption.prefix_length).
+    given differs from row to row (see corruption.prefix_length). Where marked, segments are -1
+    from BOS to the last given token, the place that predicts the first of the rest.
 
     Args:
         source, tokenizer, cache_dir, seed, side, sequences_per_batch, packed: as of
             ChunkBatches.
         sequence_length: tokens of a row, BOS among them.
+        marked: for models that read the prefix both ways.
     """
 
     def __init__(
@@ -169,7 +171,9 @@ class PrefixBatches(ChunkBatches):
         sequence_length: int,
         sequences_per_batch: int,
         packed: bool,
+        marked: bool = False,
     ) -> None:
+        self.marked = marked
         super().__init__(
             source,
             tokenizer,
@@ -179,19 +183,22 @@ class PrefixBatches(ChunkBatches):
             text_length=sequence_length - 1,
             sequences_per_batch=sequences_per_batch,
             packed=packed,
-            options={"sequence_length": sequence_length},
+            options={"sequence_length": sequence_length, **({"marked": True} if marked else {})},
         )
 
     def corrupted(self, split: str, numbers: np.ndarray, keys: np.ndarray) -> dict[str, np.ndarray]:
         shape = (len(numbers), self.text_length + 1)
         inputs, targets = np.full(shape, PAD, np.int32), np.full(shape, PAD, np.int32)
-        weights = np.zeros(shape, np.float32)
+        weights, segments = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
         for row in np.flatnonzero(numbers >= 0):
             first, stop = self.chunks(split).edges[numbers[row] : numbers[row] + 2]
             ids = self.text(split, range(first, stop))
             length = len(ids)
             inputs[row, : length + 1] = [BOS, *ids]
             targets[row, : length + 1] = [*ids, EOS]
-            weights[row, prefix_length(length, int(keys[row])) : length + 1] = 1
-        segments = (inputs != PAD).astype(np.int32)
+            cut = prefix_length(length, int(keys[row]))
+            weights[row, cut : length + 1] = 1
+            segments[row, : length + 1] = 1
+            if self.marked:
+                segments[row, : cut + 1] = -1
         return {"inputs": inputs, "targets": targets, "weights": weights, "segments": segments}

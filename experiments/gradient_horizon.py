@@ -102,7 +102,7 @@ def validation_rows(task: Any) -> tuple[np.ndarray, np.ndarray]:
     is certain, and its loss has next to no gradient.
     """
     batch = task.batch("validation", 0)
-    lengths_B = (batch["segments"] > 0).sum(axis=1)
+    lengths_B = (batch["segments"] != 0).sum(axis=1)
     rows = lengths_B >= max(2, lengths_B.max() // 2)
     inputs_BT, targets_BT = (
         batch[name][rows, : lengths_B[rows].min()] for name in ("inputs", "targets")

@@ -106,8 +106,9 @@ class Denoising(TokenPrediction):
 class PrefixLanguageModelling(TokenPrediction):
     """Goes on with a text from a prefix, by a language model (Raffel et al. 2020, 3.2.3).
 
-    Where the prefix ends is drawn for each row; what is in it is read and not predicted. The
-    model reads it from left to right, as the rest.
+    Where the prefix ends is drawn for each row; what is in it is read and not predicted: from
+    left to right, as the rest, or with `bidirectional` both ways, which the model must be for
+    (config.model.bidirectional_prefix; Liu et al. 2018, Raffel et al. 2020, 3.2.1).
 
     Args:
         source, tokenizer: blocks of tables data.SOURCES and data.TOKENIZERS.
@@ -116,6 +117,7 @@ class PrefixLanguageModelling(TokenPrediction):
         sequences_per_batch: rows in a batch.
         packed: several documents in a row, as one text; else one.
         label_smoothing: of the training loss only.
+        bidirectional: the places of the prefix see each other both ways.
     """
 
     model_kind = "language_model"
@@ -131,6 +133,7 @@ class PrefixLanguageModelling(TokenPrediction):
         sequences_per_batch: PositiveInt = 16,
         packed: bool = False,
         label_smoothing: Rate = 0.0,
+        bidirectional: bool = False,
     ) -> None:
         if sequence_length < 2:
             raise ConfigError(
@@ -147,6 +150,7 @@ class PrefixLanguageModelling(TokenPrediction):
             sequence_length=sequence_length,
             sequences_per_batch=sequences_per_batch,
             packed=packed,
+            marked=bidirectional,
         )
 
     def inputs(self, batch: dict) -> tuple:

@@ -15,6 +15,7 @@ SEGMENTS = jnp.array([[1] * 4 + [2] * 7, [1] * 8 + [0] * 3])
 PAST = jnp.tril(jnp.ones((T, T), bool), -1)[None].repeat(B, 0)  # the first query sees nothing
 MASKS = {
     "packed": self_mask(SEGMENTS, causal=True),
+    "packed, with prefixes": self_mask(SEGMENTS, True, jnp.arange(T)[None] % 4 < 3),
     "both ways": self_mask(SEGMENTS, causal=False),
     "one segment": whole_mask(SEGMENTS, causal=True),
     "across": cross_mask(SEGMENTS, T),

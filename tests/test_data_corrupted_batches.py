@@ -17,6 +17,7 @@ KINDS = {
     "infilling": (data.DenoisingBatches, {"objective": "text_infilling", **NOISE}),
     "rest": (data.DenoisingBatches, {"objective": "prefix", **NOISE}),
     "prefix": (data.PrefixBatches, {"packed": True}),
+    "marked": (data.PrefixBatches, {"packed": True, "marked": True}),
 }
 TEXT = random_source(num_train=300, num_held_out=60)
 

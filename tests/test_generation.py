@@ -24,7 +24,11 @@ RULES = Rules(data.EOS, data.PAD, (data.PAD, data.BOS))
 @functools.partial(jax.jit, static_argnums=0)
 def next_token(model, variables, tokens_RT, length_R, seed_R, place_R, filters):
     """The next token of each row from a pass over all of its tokens, without any carry."""
-    logits_RTV = model.apply(variables, tokens_RT)
+    segments_RT = None
+    if getattr(model, "bidirectional_prefix", False):  # the prompt is the prefix
+        in_prompt_RT = jnp.arange(tokens_RT.shape[1]) < (length_R - place_R)[:, None]
+        segments_RT = jnp.where(in_prompt_RT, -1, 1)
+    logits_RTV = model.apply(variables, tokens_RT, segments_RT)
     logits_RV = logits_RTV[jnp.arange(len(length_R)), length_R - 1]
     logits_RV = logits_RV.at[:, jnp.array(RULES.banned)].set(-jnp.inf)
     logits_RV = filtered(logits_RV, filters)

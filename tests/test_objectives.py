@@ -89,6 +89,12 @@ CASES = [
     ("denoising", PAIR, 100, {"objective": "text_infilling", "noise_rate": 0.3}),
     ("denoising", PAIR, 100, {"objective": "prefix"}),
     ("prefix_language_modelling", LM, 100, {}),
+    (
+        "prefix_language_modelling",
+        LM | {"bidirectional_prefix": True},
+        100,
+        {"bidirectional": True},
+    ),
 ]
 
 
@@ -194,11 +200,22 @@ BAD = [
     ("t5", "task.mean_span=0", "config.task.mean_span must be a number above 0"),
     ("bart", "task.noise_rat=0.2", "Did you mean 'noise_rate'?"),
     ("gpt", "task.packed=2", "config.task.packed must be true or false"),
+    (
+        "gpt",
+        "model.bidirectional_prefix=true",
+        "config.task.bidirectional (False) must be the same",
+    ),
+    ("bert", "model.bidirectional_prefix=true", "Unknown option of model 'transformer_encoder'"),
 ]
 BAD_ARGUMENTS = [
     ("bert:model=bert-minni", "Did you mean 'bert-mini'?"),
     ("bert:model=gpt2-mini", "Unknown value: 'gpt2-mini'."),
     ("gpt:objective=casual", "Did you mean 'causal'?"),
+    (
+        "gpt:objective=bidirectional_prefix,model=lm-lstm-tiny",
+        "objective=bidirectional_prefix needs a model that can read both ways, and "
+        "model=lm-lstm-tiny is a recurrent_lm",
+    ),
     ("t5:objective=prefx", "Did you mean 'prefix'?"),
     ("bart:permute=maybe", "permute must be true or false"),
 ]

@@ -22,6 +22,16 @@ def check_together(settings: dict[str, Any]) -> None:
             f"config.optimizer.schedule.warmup_steps ({warmup}) must be at most "
             f"config.num_steps ({num_steps})."
         )
+    both_ways = (
+        bool(settings["model"].get("bidirectional_prefix")),
+        bool(settings["task"].get("bidirectional")),
+    )
+    if both_ways[0] != both_ways[1]:
+        raise ConfigError(
+            f"config.model.bidirectional_prefix ({both_ways[0]}) and config.task.bidirectional "
+            f"({both_ways[1]}) must be the same: the first is an option of model transformer_lm, "
+            "the second of task prefix_language_modelling."
+        )
     strategy, rules = settings["parallel"]["strategy"], settings["parallel"]["rules"]
     if strategy == "pmap" and rules != axis_rules.complete({}):
         raise ConfigError(

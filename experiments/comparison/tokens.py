@@ -102,7 +102,7 @@ def positions(batch: dict, before_B: Any) -> tuple[np.ndarray, np.ndarray]:
     place_BT = batch.get("places", np.broadcast_to(np.arange(shape[1]), shape))
     if "segments" not in batch or "places" in batch:
         return place_BT + 1, np.zeros(shape[0], np.int64)
-    segments_BT = batch["segments"]
+    segments_BT = np.abs(batch["segments"])  # a minus marks a prefix
     begins_BT = np.diff(segments_BT, axis=1, prepend=1 if np.any(before_B) else -1) != 0
     began_BT = np.maximum.accumulate(np.where(begins_BT, place_BT, 0), axis=1)
     goes_on_BT = np.maximum.accumulate(begins_BT, axis=1) == 0

@@ -37,12 +37,13 @@ def blockwise_attention(
 
     @jax.checkpoint
     def of_block(queries: tuple[Array | None, ...]) -> Array:
-        q_BTHK, bias_BHTS, segments_BT, positions_BT, only_BTS = queries
+        q_BTHK, bias_BHTS, segments_BT, positions_BT, only_BTS, prefix_BT = queries
         part = dataclasses.replace(
             mask,
             query_segments_BT=segments_BT,
             query_positions_BT=positions_BT,
             only_BTS=only_BTS,
+            query_prefix_BT=prefix_BT,
             one_segment=False,
         )
         return dot_product_attention(q_BTHK, k_BSGK, v_BSGK, part, scale, bias_BHTS)[0]
@@ -51,7 +52,8 @@ def blockwise_attention(
         shape = (*bias_BHTS.shape[:2], length, bias_BHTS.shape[3])
         bias_BHTS = _cut(jnp.broadcast_to(bias_BHTS, shape), 2, block)
     # A query that fills up the last block has segment 0: it sees nothing.
-    queries = q_BTHK, mask.query_segments_BT, mask.query_positions_BT, mask.only_BTS
+    places = mask.query_segments_BT, mask.query_positions_BT, mask.only_BTS, mask.query_prefix_BT
+    queries = q_BTHK, *places
     q_NBTHK, *seen = [None if x is None else _cut(x, 1, block) for x in queries]
     out_NBTHK = jax.lax.map(of_block, (q_NBTHK, bias_BHTS, *seen))
     out_BTHK = out_NBTHK.swapaxes(0, 1).reshape(q_BTHK.shape[0], -1, *q_BTHK.shape[2:])

@@ -61,7 +61,8 @@ def fused_attention(
     """The same values without the weights, by the fused kernel of the device if it has one.
 
     That is cuDNN's in bfloat16; elsewhere XLA compiles the equation. Where rows are one segment
-    the kernel reads no mask and leaves out what comes later; other masks enter as a bias.
+    the kernel reads no mask and leaves out what comes later; other masks enter as a bias, that
+    of prefixes with all that it says, others beside that rule.
     """
     has_bias = bias_BHTS is not None or not mask.one_segment
     if not _in_cudnn(q_BTHK, k_BSGK.shape[1], has_bias) or mask.only_BTS is not None:
@@ -76,7 +77,7 @@ def fused_attention(
         bias=bias_BHTS,
         mask=dense_B1TS,
         scale=scale,
-        is_causal=mask.causal,
+        is_causal=mask.causal and mask.query_prefix_BT is None,  # a rule beside the mask
         implementation="cudnn",
     )
     if dense_B1TS is None:

@@ -11,8 +11,9 @@ from models.masks import (
     cross_mask,
     positions,
     positions_in_segment,
+    prompt_mask,
     self_mask,
-    step_mask,
+    split_prefix,
     whole_mask,
 )
 from models.transformer.base import Transformer
@@ -23,14 +24,23 @@ Array = jax.Array
 
 
 class TransformerLM(LanguageModel, Transformer):
-    """Decoder-only Transformer language model (Vaswani et al. 2017; Radford et al. 2018)."""
+    """Decoder-only Transformer language model (Vaswani et al. 2017; Radford et al. 2018).
+
+    Attributes:
+        bidirectional_prefix: the places of a given beginning see each other both ways, those
+            behind it all before them (Liu et al. 2018; Raffel et al. 2020, 3.2.1). Segments say
+            where it is: -n in the prefix of segment n; without such there is no prefix. A prompt
+            that is read by `prefill` is one. Relative positions then tell what is before from
+            what is behind, as in an encoder.
+    """
 
     num_layers: PositiveInt = 4
+    bidirectional_prefix: bool = False
 
     def setup(self) -> None:
         self._check()
         self._setup_embeddings()
-        self.decoder = self._stack(*self._heads(), causal=True)
+        self.decoder = self._stack(*self._heads(), causal=not self.bidirectional_prefix)
 
     @nn.nowrap
     def _attention_layers(self) -> tuple[int, ...]:
@@ -44,13 +54,16 @@ class TransformerLM(LanguageModel, Transformer):
         self, tokens_BT: Array, segments_BT: Array | None = None, train: bool = False
     ) -> Array:
         """What the output layer sees, (B, T, d_model); segments of a packed row don't mix."""
+        prefix_BT = None
+        if self.bidirectional_prefix and segments_BT is not None:
+            segments_BT, prefix_BT = split_prefix(segments_BT)
         place_BT = None if segments_BT is None else positions_in_segment(segments_BT)
         x_BTD = self._embed(self.decoder, self.embed(tokens_BT), place_BT, train)
         if segments_BT is None:
             mask = whole_mask(tokens_BT, causal=True)
         else:  # whatever stands in the padding must not reach a sum, not even as 0 * NaN
             x_BTD = jnp.where((segments_BT != 0)[:, :, None], x_BTD, 0)
-            mask = self_mask(segments_BT, causal=True)
+            mask = self_mask(segments_BT, causal=True, prefix_BT=prefix_BT)
         place_BT = positions(tokens_BT) if place_BT is None else place_BT
         context = Context(mask, terms=self.decoder.terms(place_BT, place_BT))
         return self._finish(self.decoder(x_BTD, context, train))
@@ -69,26 +82,29 @@ class TransformerLM(LanguageModel, Transformer):
     ) -> tuple[dict[str, Any], Array]:
         """Reads the next tokens of each row, one hypothesis each, in one pass.
 
+        With bidirectional_prefix they are a prefix: they see each other and all before them.
+
         Args:
             tokens_BT, lengths_B: ragged rows of at least one token; what stands in the
                 padding is not read. The caches hold all of them.
 
         Returns:
-            (the carry that lengths_B steps would leave, logits_BV after the last of them).
+            (the carry that lengths_B steps would leave but for a prefix, logits_BV after the
+            last of them).
         """
         state, caches = carry["state"], carry["memory"]["caches"]
         rows_B, num_slots = jnp.arange(len(tokens_BT)), state["past"].shape[1]
         place_BT = state["position"][:, None] + positions(tokens_BT)
         read_BT = positions(tokens_BT) < lengths_B[:, None]
         x_BTD = self.decoder.enter(self.embed(tokens_BT), place_BT, num_slots)
-        # Each place is a step of its own that sees the slots up to its own. Padding is written
-        # beyond the last slot, which is nowhere.
-        seen_BTS = jnp.arange(num_slots) <= place_BT[:, :, None]
+        # Each place is a step of its own. Padding is written beyond the last slot, which is
+        # nowhere.
+        position_B = state["position"] + lengths_B
+        mask = prompt_mask(place_BT, num_slots, position_B if self.bidirectional_prefix else None)
         new_BT = jnp.where(read_BT, place_BT, num_slots + positions(tokens_BT))
         terms = self.decoder.terms(place_BT, jnp.arange(num_slots)[None])
-        slots = Slots(new_BT, step_mask(seen_BTS), terms=terms)
+        slots = Slots(new_BT, mask, terms=terms)
         x_BTD, caches = self.decoder.step(x_BTD, caches, slots)
-        position_B = state["position"] + lengths_B
         past_BS = jnp.arange(num_slots) < position_B[:, None]
         carry = {
             "state": {"position": position_B, "past": past_BS},

@@ -51,7 +51,7 @@ class Stack(Entrance):
         scan_layers: one compiled body with parameters stacked on a leading axis "layers":
             compiles in the time of one layer. Its parameters are laid out otherwise than
             those of the loop, so a checkpoint of one is not a checkpoint of the other.
-        causal: whether places see no later ones.
+        causal: whether places see no later ones, for the positions; the mask is of each call.
     """
 
     heads: tuple[tuple[int, ...], ...] = ()
