@@ -285,6 +285,7 @@ def test_a_folder_that_does_not_fit_is_one_line(folders, tmp_path, capsys, monke
 
 def test_what_may_differ_from_the_published_model_may(folders, tmp_path):
     fields = ["model.dropout_rate=0.3", "model.remat=dots", "model.dtype=bfloat16"]
+    fields += ["model.attention=blockwise", "model.attention_block=16"]
     line = language_model(folders, folders / "gpt2", tmp_path / "run", *fields)
     settings = train.check(config_files.load_config(line[0].partition("=")[2], line[2:]))
     parts, digests = trained.load_parts(settings, RunDirectory(tmp_path / "run"), [])

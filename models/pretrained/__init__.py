@@ -21,7 +21,7 @@ from models.pretrained.transforms import Ids
 __all__ = ["FAMILIES", "Family", "Ids", "Weights", "difference", "family_of", "fitting"]
 
 # Options that decide how a model is computed and trained, and not what it is.
-FREE = ("attention", "dtype", "remat", "scan_layers", "dropout_rate")
+FREE = ("attention", "attention_block", "dtype", "remat", "scan_layers", "dropout_rate")
 
 
 class Family(NamedTuple):
