@@ -64,6 +64,12 @@ def test_what_a_query_may_not_see_reaches_it_in_no_block():
         assert not seen_BTS[row, :, 1 - row].any()
 
 
+def test_a_layer_without_heads_has_blocks_of_nothing():
+    none = jnp.zeros((B, T, 0, K))
+    out, _ = blockwise_attention(none, none, none, MASKS["packed"], block=4)
+    assert out.shape == none.shape
+
+
 def test_memory_does_not_grow_with_the_square_of_the_length():
     """Four times the length, a quarter of the rows: as many tokens."""
 

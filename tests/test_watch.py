@@ -173,3 +173,12 @@ def test_layers_are_named_by_their_number_and_stand_in_order():
     assert norms["encoder_10"] == pytest.approx(600**0.5)
     squares = sum(np.square(leaf).sum() for leaf in jax.tree.leaves(params))
     assert np.square(found).sum() == pytest.approx(float(squares))
+
+
+def test_parameters_without_elements_are_not_summed():
+    """Of attention without heads: jaxlib 0.11's compiler ended the process on their sum."""
+    tree = {"layers_0": {"query": jnp.zeros((4, 0, 2)), "out": jnp.full((3,), 2.0)}}
+    tree["layers_1"] = {"query": jnp.zeros((4, 0, 2))}
+    np.testing.assert_allclose(layer_norms(tree), [12**0.5, 0.0], rtol=1e-6)
+    summed = [e for e in jax.make_jaxpr(layer_norms)(tree).eqns if e.primitive.name == "reduce_sum"]
+    assert [equation.invars[0].aval.size for equation in summed] == [3]

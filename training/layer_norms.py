@@ -62,6 +62,9 @@ def layer_squares(tree: Any) -> Array:
     squares: dict[str, Array] = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         names = _layer_names(path, leaf.shape)
+        if not leaf.size:  # of attention without heads; jaxlib 0.11's compiler crashes on its sum
+            squares |= {name: squares.get(name, jnp.zeros(())) for name in names}
+            continue
         axes = range(1, leaf.ndim) if len(names) > 1 else range(leaf.ndim)
         found = jnp.sum(jnp.square(leaf.astype(jnp.float32)), axis=tuple(axes))
         for name, square in zip(names, found.reshape(-1), strict=True):

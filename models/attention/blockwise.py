@@ -56,7 +56,8 @@ def blockwise_attention(
     queries = q_BTHK, *places
     q_NBTHK, *seen = [None if x is None else _cut(x, 1, block) for x in queries]
     out_NBTHK = jax.lax.map(of_block, (q_NBTHK, bias_BHTS, *seen))
-    out_BTHK = out_NBTHK.swapaxes(0, 1).reshape(q_BTHK.shape[0], -1, *q_BTHK.shape[2:])
+    out_BNTHK = out_NBTHK.swapaxes(0, 1)
+    out_BTHK = out_BNTHK.reshape(len(q_BTHK), len(out_NBTHK) * block, *q_BTHK.shape[2:])
     return out_BTHK[:, :length], None
 
 
@@ -65,5 +66,6 @@ def _cut(x: Array, axis: int, size: int) -> Array:
     padding = [(0, 0)] * x.ndim
     padding[axis] = (0, -x.shape[axis] % size)
     x = jnp.pad(x, padding)
-    blocks = x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :])
+    number = x.shape[axis] // size  # and not -1, which a layer without heads leaves open
+    blocks = x.reshape(*x.shape[:axis], number, size, *x.shape[axis + 1 :])
     return jnp.moveaxis(blocks, axis, 0)
