@@ -34,6 +34,7 @@ from training.goodput import Goodput, process_start
 from training.layer_decay import decay_layers
 from training.memory import keep_freed_memory
 from training.metrics import MetricsWriter
+from training.offload import streamed
 from training.optimizer import build_clip, build_optimizer
 from training.progress import ProgressBar
 from training.rows import by_rows
@@ -84,6 +85,8 @@ def build_trainer(settings: dict, task: tasks.Task, run: RunDirectory, stop: Sto
     shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))["params"]
     optimizer = freeze(optimizer, shapes, settings["freeze"])
     optimizer = decay_layers(optimizer, shapes, settings["optimizer"]["layer_decay"])
+    if settings["parallel"]["offload"] == "moments":
+        optimizer = streamed(optimizer)
     accumulate, ema = settings["accumulate"], settings["ema_decay"]
     shards = settings["parallel"]["canonical_shards"]
     clip_norm, clip = settings["optimizer"]["clip_norm"], build_clip(settings["optimizer"])

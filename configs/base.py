@@ -178,6 +178,7 @@ def config() -> ConfigDict:
                 "num_devices": 0,  # 0 is all; of a CPU one
                 "mesh": (0, 1, 1),  # data, fsdp, tensor; a leading 0 is filled in
                 "canonical_shards": 0,  # gradients bit for bit equal on all that divide it
+                "offload": "none",  # or "moments": of the optimizer, which the host keeps
                 "rules": {},  # beside those of training/axis_rules.py: {"length": "fsdp"}
             },
         }

@@ -120,7 +120,10 @@ def work(options: argparse.Namespace) -> None:
     from training import config_files
 
     target = targets.parse_target(options.devices)
-    settings = train.check(config_files.load_config(options.config, options.overrides))
+    config = config_files.load_config(options.config, options.overrides)
+    if options.mesh is not None:
+        config.parallel.strategy = "mesh"
+    settings = train.check(config)
     settings = with_mesh(settings, options.mesh, target.num_chips)
     targets.prepare(target)
     planner = Planner(options, target, *targets.devices_for(target))

@@ -10,10 +10,17 @@ import models
 from tasks.losses import token_sums
 from train import train_step
 from training import parallel
+from training.offload import streamed
 from training.optimizer import build_optimizer
 from training.state import UpdateRule, create_state
 
 ROWS = 16
+OPTIMIZERS: dict[str, dict] = {
+    "sgd": {"name": "sgd"},
+    "momentum": {"name": "sgd", "momentum": 0.9},
+    "adamw": {"name": "adamw", "weight_decay": 0.1},
+    "adafactor": {"name": "adafactor", "min_dim_size_to_factor": 2},
+}
 
 
 class TinyTranslation:
@@ -33,15 +40,16 @@ class TinyTranslation:
         return token_sums(model, variables, inputs, batch, key, train, 0.1)
 
 
-def parts(name, dropout_rate=0.0, accumulate=1, options=()) -> tuple:
+def parts(name, dropout_rate=0.0, accumulate=1, options=(), optimizer="sgd") -> tuple:
     """(strategy, what makes the first state, train step, sums of an evaluation)"""
     block = {"strategy": "pmap", "num_devices": 1, "mesh": (0, 1, 1), "canonical_shards": 0}
     block |= dict(options)
     block["rules"] = dict(block.get("rules", ()))
     model = models.build({**SEQ2SEQ[name], "dropout_rate": dropout_rate}, VOCAB)
-    optimizer, schedule = build_optimizer(
-        {"name": "sgd", "learning_rate": 0.1, "schedule": {"name": "constant"}}, 3
-    )
+    rates = {"learning_rate": 0.1, "schedule": {"name": "constant"}}
+    optimizer, schedule = build_optimizer({**OPTIMIZERS[optimizer], **rates}, 3)
+    if block.get("offload"):
+        optimizer = streamed(optimizer)
     task, strategy = TinyTranslation(), parallel.build_strategy(block, accumulate)
 
     def init():
@@ -64,9 +72,9 @@ def parts(name, dropout_rate=0.0, accumulate=1, options=()) -> tuple:
 
 
 @functools.cache
-def programs(name, dropout_rate, accumulate, options) -> tuple:
+def programs(name, dropout_rate, accumulate, options, optimizer="sgd") -> tuple:
     """(strategy, first state, its shardings, train step, evaluation), each compiled once."""
-    strategy, init, step, eval_sums = parts(name, dropout_rate, accumulate, options)
+    strategy, init, step, eval_sums = parts(name, dropout_rate, accumulate, options, optimizer)
     first = strategy.init(init)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, first)
     compiled = strategy.train_step(step), strategy.eval_step(eval_sums)
@@ -74,11 +82,19 @@ def programs(name, dropout_rate, accumulate, options) -> tuple:
 
 
 def run(
-    name, *, dropout_rate=0.0, steps=3, batches=None, accumulate=1, begin=None, **options
+    name,
+    *,
+    dropout_rate=0.0,
+    steps=3,
+    batches=None,
+    accumulate=1,
+    begin=None,
+    optimizer="sgd",
+    **options,
 ) -> dict:
     """A few steps from the first state, or from the state that `begin` gives for shardings;
     returns parameters, loss and gradient norm on the host."""
-    found = programs(name, dropout_rate, accumulate, tuple(options.items()))
+    found = programs(name, dropout_rate, accumulate, tuple(options.items()), optimizer)
     strategy, first, shardings, train_on, evaluate = found
     # A copy: training gives the buffers of the state away.
     state = begin(shardings) if begin else jax.device_put(first, shardings, may_alias=False)

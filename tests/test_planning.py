@@ -236,6 +236,7 @@ def test_the_command_says_what_does_not_fit_and_what_to_change(capsys, monkeypat
         "DOES NOT FIT",
         "--mesh=1,4,1",
         "--config.model.remat=true",
+        "--config.parallel.strategy=mesh --config.parallel.offload=moments",
         "chip-hours",
         "rows",
     ):
@@ -249,3 +250,40 @@ def test_devices_of_a_plan_are_those_that_a_strategy_is_built_for():
         assert list(build_strategy({**block, "num_devices": 2}).mesh.devices.flat) == chosen
     with pytest.raises(ConfigError, match="product must be equal"):
         build_strategy({**block, "num_devices": 8})
+
+
+def test_moments_that_the_host_keeps_are_planned_there(capsys):
+    options = ("--config.parallel.strategy=mesh", "--config.parallel.mesh=(1,2,2)")
+    there = formulas.by_formula(*planned(4, *options))
+    away = formulas.by_formula(*planned(4, *options, "--config.parallel.offload=moments"))
+    assert away.host + away.state["optimizer"] == there.state["optimizer"]
+    assert away.host > 0.9 * there.state["optimizer"]  # vectors stay
+    assert away.memory + away.host == there.memory
+    trainer = planned(4, *options, "--config.parallel.offload=moments")[2]
+    found = compiler.compile_step(trainer, planned(4)[1].batch)
+    assert found.host == away.host
+    assert found.arguments == pytest.approx(sum(away.state.values()), rel=0.1)
+    arguments = [f"--config={TINY_LM[0]}", *TINY_LM[1:], "--config.parallel.offload=moments"]
+    assert plan.main([*arguments, "--devices=4xH100", "--mesh=1,4,1", "--formula"]) == 0
+    out = capsys.readouterr().out
+    assert "on the host" in out
+    assert "GiB come from the host" in out
+    assert plan.main([*arguments, "--devices=4xH100", "--formula"]) == 64
+    assert "offload 'moments' needs config.parallel.strategy 'mesh'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sentence", "used"),
+    [
+        ("Ran out of memory in memory space hbm. Used 18.30G of 15.75G hbm. Exceeded", 18.3),
+        (
+            "Ran out of memory on HBM, the total memory required for HLO temporaries (29.40G) "
+            "exceeds available HBM (15.75G). HLO module: jit_whole.",
+            29.4,
+        ),
+    ],
+)
+def test_what_does_not_fit_a_tpu_is_read_from_what_its_compiler_says(sentence, used):
+    match = compiler.TOO_LARGE.search(sentence)
+    assert match is not None
+    assert (float(match[1]), match[2], float(match[3]), match[4]) == (used, "G", 15.75, "G")

@@ -17,14 +17,16 @@ PLACES |= {
 }
 
 
-LIGHT = ("pmap 1", "pmap 8", "mesh (2, 2, 2)", "mesh (1, 8, 1)")
+HOST = "mesh (2, 2, 2), moments on the host"
+PLACES[HOST] = {**PLACES["mesh (2, 2, 2)"], "offload": "moments"}
+LIGHT = ("pmap 1", "pmap 8", "mesh (2, 2, 2)", "mesh (1, 8, 1)", HOST)
 
 
 @pytest.mark.parametrize("places", [LIGHT, pytest.param(tuple(PLACES), marks=pytest.mark.heavy)])
 def test_what_is_saved_anywhere_is_restored_anywhere_bit_for_bit(tmp_path, places):
     targets, tried = {}, 0
     for place in places:
-        strategy, init, *_ = parts(NAME, options=tuple(PLACES[place].items()))
+        strategy, init, *_ = parts(NAME, options=tuple(PLACES[place].items()), optimizer="adamw")
         targets[place] = strategy.abstract(init)
     shapes = targets["pmap 1"]
     random = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 
 import train
 from tests import trainer_cases
-from tests.trainer_cases import SharedTrainer, journal, outcome, tiny
+from tests.trainer_cases import SharedTrainer, as_after, journal, outcome, tiny
 
 NUM_STEPS = 40
 
@@ -22,17 +22,6 @@ def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer_cases.share_programs(monkeypatch)
-
-
-def as_after(run: Path, step: int, target: Path) -> Path:
-    """The directory of a run as a kill after the checkpoint of a step leaves it.
-
-    The metrics and the journal keep what came later.
-    """
-    others = shutil.ignore_patterns("checkpoints", "result.json", "events.*")
-    shutil.copytree(run, target, ignore=others)
-    shutil.copytree(run / "checkpoints" / str(step), target / "checkpoints" / str(step))
-    return target
 
 
 # A third of them, at all places within a row of three, with the ends of epochs and evaluations.

@@ -125,3 +125,20 @@ def test_the_train_step_compiles_for_a_tpu(name):
         if compiled.program:
             assert "all-reduce" in {one.kind for one in compiled.program.collectives}
     jax.clear_caches()
+
+
+@pytest.mark.usefixtures("_without_flags")
+@pytest.mark.heavy
+@pytest.mark.tpu_compiler
+@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 2, 2)])
+def test_a_tpu_may_leave_moments_with_its_host(mesh):
+    settings = settings_of(*CASES["lm-transformer-scan-remat"])
+    devices = targets.tpu_devices(TOPOLOGY)
+    block = {**settings["parallel"], "strategy": "mesh", "mesh": mesh, "offload": "moments"}
+    given = stand_in.stand_in(settings)
+    trainer = compiler.build({**settings, "parallel": block}, given, devices)
+    found = compiler.compile_step(trainer, given.batch)
+    state = trainer.abstract.opt_state
+    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert found.host > whole / 16  # of the layouts of a TPU, which fill up small arrays
+    jax.clear_caches()

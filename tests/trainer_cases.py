@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -151,6 +152,17 @@ def tree_of(folder: Path) -> dict[str, tuple]:
             status, content = path.stat(), path.read_bytes() if path.is_file() else b""
             found[str(path.relative_to(folder))] = (status.st_mtime_ns, content)
     return found
+
+
+def as_after(run: Path, step: int, target: Path) -> Path:
+    """The directory of a run as a kill after the checkpoint of a step leaves it.
+
+    The metrics and the journal keep what came later.
+    """
+    others = shutil.ignore_patterns("checkpoints", "result.json", "events.*")
+    shutil.copytree(run, target, ignore=others)
+    shutil.copytree(run / "checkpoints" / str(step), target / "checkpoints" / str(step))
+    return target
 
 
 # ---------------------------------------------------------------- runs in this process

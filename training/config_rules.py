@@ -37,6 +37,12 @@ def check_together(settings: dict[str, Any]) -> None:
         raise ConfigError(
             "config.parallel.rules needs config.parallel.strategy 'mesh', got 'pmap'."
         )
+    offload = settings["parallel"]["offload"]
+    if strategy == "pmap" and offload != "none":
+        raise ConfigError(
+            f"config.parallel.offload {offload!r} needs config.parallel.strategy 'mesh', got "
+            "'pmap'."
+        )
     chunk = _option(settings["model"], "remat_chunk")
     if strategy == "mesh" and chunk:
         raise ConfigError(

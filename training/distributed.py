@@ -150,7 +150,8 @@ def host_array(array: Any) -> np.ndarray:
     """A copy on the host of an array that may be spread over processes; all must ask for it."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         if not array.is_fully_replicated:
-            return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+            on_device = jax.device_put(array, array.sharding.with_memory_kind("device"))
+            return np.asarray(multihost_utils.process_allgather(on_device, tiled=True))
         array = array.addressable_data(0)
     return np.array(array)
 

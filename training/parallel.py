@@ -19,7 +19,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from errors import ConfigError
-from training import cores, distributed, planned
+from training import cores, distributed, offload, planned
 from training.axis_rules import MESH_AXES, AxisRules
 from training.rows import pad_rows, padded_shapes
 from trees import mesh_axes
@@ -154,8 +154,11 @@ class MeshStrategy:
 
     axis_name: str | None = None
 
-    def __init__(self, mesh: Mesh, pieces: int, rules: AxisRules = DEFAULT) -> None:
-        self.mesh, self.pieces, self.rules = mesh, pieces, rules
+    def __init__(
+        self, mesh: Mesh, pieces: int, rules: AxisRules = DEFAULT, offloads: bool = False
+    ) -> None:
+        """`offloads`: whether the host keeps the optimizer's moments."""
+        self.mesh, self.pieces, self.rules, self.offloads = mesh, pieces, rules, offloads
         self.everywhere = NamedSharding(mesh, PartitionSpec())  # every process reads records
 
     @contextlib.contextmanager
@@ -166,13 +169,13 @@ class MeshStrategy:
     def _leaf_sharding(self, path: Any, leaf: Any) -> NamedSharding:
         names = getattr(leaf, "names", ())
         shape = nn.meta.unbox(leaf).shape
-        if len(names) != len(shape):
-            # Factored moments keep the names of the matrix that they summarise: replicate those.
-            return NamedSharding(self.mesh, PartitionSpec())
-        self.rules.check(names, jax.tree_util.keystr(path, simple=True, separator="/"))
-        return NamedSharding(
-            self.mesh, mesh_axes(names, shape, self.rules.pairs(), self.mesh.shape)
-        )
+        spec = PartitionSpec()
+        # Factored moments keep the names of the matrix that they summarise: replicate those.
+        if len(names) == len(shape):
+            self.rules.check(names, jax.tree_util.keystr(path, simple=True, separator="/"))
+            spec = mesh_axes(names, shape, self.rules.pairs(), self.mesh.shape)
+        moved = self.offloads and offload.is_moved(path, shape)
+        return NamedSharding(self.mesh, spec, memory_kind=offload.HOST if moved else None)
 
     def _shardings(self, init: Callable[[], Any]) -> Any:
         shapes = jax.eval_shape(init)
@@ -249,8 +252,8 @@ def build_strategy(block: Mapping[str, Any], accumulate: int = 1) -> Strategy:
     """The strategy of config.parallel on the devices that are here.
 
     Raises:
-        ConfigError: more devices than there are, a mesh that does not multiply to them, or
-            canonical shards that they do not divide.
+        ConfigError: more devices than there are, a mesh that does not multiply to them,
+            canonical shards that they do not divide, or no memory of the host to offload to.
     """
     found, wanted = planned.devices(), block["num_devices"]
     if wanted > len(found):
@@ -278,4 +281,7 @@ def build_strategy(block: Mapping[str, Any], accumulate: int = 1) -> Strategy:
     # An axis may be part of one of a torus: 4 of v5p's 8 x 8 x 16, which make_mesh refuses.
     places = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     mesh = Mesh(places, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape))
-    return MeshStrategy(mesh, accumulate, AxisRules(**block.get("rules", {})))
+    offloads = block.get("offload") == "moments"
+    if offloads:
+        offload.check_memory(devices)
+    return MeshStrategy(mesh, accumulate, AxisRules(**block.get("rules", {})), offloads)

@@ -53,6 +53,7 @@ class Parallel:
     mesh: Annotated[tuple[NonNegativeInt, PositiveInt, PositiveInt], RUNTIME]
     canonical_shards: Annotated[NonNegativeInt, MUST_MATCH]
     rules: Annotated[Block, RUNTIME]  # options of training/axis_rules.py
+    offload: Annotated[Literal["none", "moments"], RUNTIME]  # what the host keeps between steps
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def validate(config: Any, *, models: Mapping[str, Any], tasks: Mapping[str, Any]
     task = settings["task"] = _check_task(tasks, settings["task"])
     settings["model"] = _check_model(models, settings["model"], "config.model")
     settings["optimizer"] = _check_optimizer(settings["optimizer"])
-    parallel = {"rules": {}, **settings["parallel"]}  # older runs have none
+    parallel = {"rules": {}, "offload": "none", **settings["parallel"]}  # older runs have none
     parallel = registry.check_options("parallel", Parallel, parallel, "config.parallel")
     settings["parallel"] = parallel | {"rules": axis_rules.complete(parallel["rules"])}
     parts = {"inner": "", "model": "", **settings["init_from"]}

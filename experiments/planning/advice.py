@@ -1,7 +1,7 @@
 """What to change when a step does not fit, and how many rows do."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from analysis.planning import largest
@@ -9,6 +9,8 @@ from errors import ConfigError
 from experiments.planning.report import Plan, gib, table
 
 Settings = dict[str, Any]
+Step = tuple[str, dict[str, Any]]
+OFFLOAD = {"strategy": "mesh", "offload": "moments"}
 Planner = Callable[..., Plan]
 Say = Callable[[str], None]
 
@@ -31,7 +33,10 @@ def variants(settings: Mapping[str, Any], count: int) -> Iterator[tuple[str, Set
     prefix = "--config.model.inner" if "inner" in settings["model"] else "--config.model"
     sharded = {"strategy": "mesh", "mesh": (1, count, 1)}
     apart = settings["parallel"]["strategy"] == "mesh" and settings["parallel"]["mesh"][1] > 1
-    steps: list[tuple[str, dict[str, Any]]] = []
+    on_mesh = settings["parallel"]["strategy"] == "mesh"
+    words = ["--config.parallel.strategy=mesh"] * (not on_mesh)
+    kept = (" ".join([*words, "--config.parallel.offload=moments"]), {"__parallel": OFFLOAD})
+    steps: list[Step] = []
     if model.get("dtype") == "float32":
         steps.append((f"{prefix}.dtype=bfloat16", {"dtype": "bfloat16"}))
     if count > 1 and not apart:
@@ -41,13 +46,23 @@ def variants(settings: Mapping[str, Any], count: int) -> Iterator[tuple[str, Set
     for pieces in (2, 8):
         more = settings["accumulate"] * pieces
         steps.append((f"--config.accumulate={more}", {"__accumulate": more}))
-    yield from ((words, _changed(settings, **options)) for words, options in steps)
+    offload = [kept] if settings["parallel"]["offload"] == "none" else []
+    yield from ((words, _changed(settings, **options)) for words, options in [*steps, *offload])
     both = [step for step in steps if "__accumulate" not in step[1]]
-    for more in ([], steps[-1:]):
+    for more in ([], steps[-1:], steps[-1:] + offload):
         if len(both) + len(more) > 1:
-            chosen = [*both, *more]
-            options = {name: value for _, step in chosen for name, value in step.items()}
-            yield " ".join(words for words, _ in chosen), _changed(settings, **options)
+            yield _together(settings, [*both, *more])
+
+
+def _together(settings: Mapping[str, Any], steps: Sequence[Step]) -> tuple[str, Settings]:
+    """Several steps as one: each word once, the last value of a field."""
+    options: dict[str, Any] = {}
+    for _, step in steps:
+        for name, value in step.items():
+            both = isinstance(value, dict) and name in options
+            options[name] = options[name] | value if both else value
+    words = " ".join(words for words, _ in steps).split()
+    return " ".join(dict.fromkeys(words)), _changed(settings, **options)
 
 
 def what_to_change(settings: Settings, plan: Plan, planner: Planner, say: Say) -> None:

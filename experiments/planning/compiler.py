@@ -12,11 +12,15 @@ from errors import ConfigError
 from experiments.planning.programs import Program, read_program
 from experiments.planning.stand_in import StandIn
 from training import planned
+from training.offload import host_bytes
 from training.run_directory import RunDirectory
 from training.signals import StopFlag
 from training.trainer import Trainer
 
-TOO_LARGE = re.compile(r"[Uu]sed ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+TOO_LARGE = re.compile(
+    r"(?:[Uu]sed |HLO temporaries \()([\d.]+)([KMGT])(?: of |\) exceeds available HBM \()"
+    r"([\d.]+)([KMGT])(?: hbm|\))"
+)
 UNITS = {"K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
 
 
@@ -27,6 +31,7 @@ class Compiled(NamedTuple):
         arguments: the state and the batch; temporary: what comes and goes within the step;
             code: the program. Outputs take the place of arguments.
         memory: all of it.
+        host: what the host keeps for the device: moments, activations.
         flops, bytes: loops count as often as they run. (XLA counts a body once; its bytes and
             optimal_seconds are scaled as the FLOPs of products.)
         seconds: of the cycles that a TPU's compiler expects each operation to take, without the
@@ -41,6 +46,7 @@ class Compiled(NamedTuple):
     temporary: float
     code: float
     memory: float
+    host: float
     flops: float
     bytes: float
     seconds: float
@@ -77,7 +83,13 @@ def compile_step(
             used, limit = (float(match[i]) * UNITS[match[i + 1]] for i in (1, 3))
             return TooLarge(used, limit)
         raise ConfigError(f"The compiler fails: {str(error).splitlines()[0]}") from error
-    return _read(compiled, clock, time.monotonic() - began)
+    found = _read(compiled, clock, time.monotonic() - began)
+    if found.host:
+        return found
+    # A CPU in the place of a GPU has one memory, and counts there what the host would keep.
+    host = host_bytes(trainer.abstract)
+    arguments, memory = found.arguments - host, found.memory - host
+    return found._replace(arguments=arguments, memory=memory, host=host)
 
 
 def _read(compiled: Any, clock: float, seconds: float) -> Compiled:
@@ -94,6 +106,7 @@ def _read(compiled: Any, clock: float, seconds: float) -> Compiled:
         temporary=temporary,
         code=code,
         memory=inputs + outputs + temporary + code,
+        host=sizes.host_argument_size_in_bytes + sizes.host_temp_size_in_bytes,
         # What is left of XLA's count are the elementwise operations.
         flops=products[0] + max(0.0, costs.get("flops", 0.0) - products[1]) * again,
         bytes=costs.get("bytes accessed", 0.0) * again,

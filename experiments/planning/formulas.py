@@ -11,6 +11,7 @@ import models
 from analysis.planning import Exchange, by_part, exchanges
 from experiments.planning.stand_in import StandIn
 from training import flops
+from training.offload import host_bytes
 from training.parallel import MeshStrategy
 from training.trainer import Trainer
 
@@ -22,6 +23,7 @@ class Formula(NamedTuple):
         parameters, flops: of the whole model by part; FLOPs are of training, recomputation not
             counted.
         state: bytes on one device by what they are for.
+        host: bytes of moments that the host keeps for a device (config.parallel.offload).
         gradients, activations: bytes on one device; activations are all that the backward pass
             of a micro-batch reads, each array once, before the compiler fuses any away.
         pieces: micro-batches of a step.
@@ -32,6 +34,7 @@ class Formula(NamedTuple):
     parameters: dict[str, float]
     flops: dict[str, float]
     state: dict[str, float]
+    host: float
     gradients: float
     activations: float
     pieces: int
@@ -53,10 +56,11 @@ class Formula(NamedTuple):
 
     @property
     def bytes(self) -> float:
-        """Bytes read and written at least: the state twice, and for each micro-batch the gradients
-        twice and the parameters in the forward and in the backward pass."""
+        """Bytes read and written at least: the state twice, what comes from the host and goes back
+        there four times, and for each micro-batch the gradients twice and the parameters in the
+        forward and in the backward pass."""
         each = self.gradients + self.state["parameters"]
-        return 2 * (sum(self.state.values()) + self.pieces * each)
+        return 2 * (sum(self.state.values()) + 2 * self.host + self.pieces * each)
 
     @property
     def unfused_bytes(self) -> float:
@@ -79,9 +83,10 @@ def by_formula(settings: Mapping[str, Any], given: StandIn, trainer: Trainer) ->
     leaves = jax.tree_util.tree_leaves_with_path(trainer.shapes)
     sizes = [(path_of(path), leaf.size) for path, leaf in leaves]
     products = flops.flops_by_scope(trainer.eval_sums, trainer.shapes, given.batch)
+    host = float(host_bytes(trainer.abstract))
     state = {
         "parameters": _on_device(trainer.shapes),
-        "optimizer": _on_device(trainer.abstract.opt_state),
+        "optimizer": _on_device(trainer.abstract.opt_state) - host,
         "moving average": _on_device(trainer.abstract.ema_params),
     }
     model = models.inner_of(trainer.model)
@@ -95,6 +100,7 @@ def by_formula(settings: Mapping[str, Any], given: StandIn, trainer: Trainer) ->
         parameters=by_part(sizes),
         flops={part: 3 * n for part, n in by_part(products.items()).items()},
         state={name: size for name, size in state.items() if size},
+        host=host,
         gradients=state["parameters"],
         activations=_kept(given, trainer) / held / pieces,
         pieces=pieces,

@@ -119,7 +119,12 @@ def _memory(plan: Plan) -> Iterator[str]:
     rows.append(["activations", gib(formula.activations), ""])
     rows.append(["within the step", gib(formula.gradients + formula.activations), temporary])
     rows.append(["all", gib(formula.memory), gib(found.memory) if found else ""])
+    kept = found.host if isinstance(found, Compiled) else 0.0
+    if formula.host or kept:
+        rows.append(["on the host", gib(formula.host), gib(kept) if kept else ""])
     yield from ["", *table(rows)]
+    if formula.host:
+        yield f"  In every step {gib(formula.host)} GiB come from the host, and as much goes back."
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     share = plan.memory / plan.limit
     yield f"  {gib(plan.memory)} of {gib(plan.limit)} GiB ({share:.0%}): {verdict}"
