@@ -21,7 +21,7 @@ from configs import base
 from errors import ConfigError
 
 OBJECTIVES = {
-    "causal": {"name": "language_modelling", "packed": True, "num_samples": 5},
+    "causal": {"name": "language_modelling", "packed": True},
     "prefix": {"name": "prefix_language_modelling", "packed": False},
     "bidirectional_prefix": {
         "name": "prefix_language_modelling",
@@ -39,7 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = base.config()
     config.seed = given.seed
     objective = base.choose("objective", given.objective, OBJECTIVES)
-    config.task = {**objective, **base.text_options(given)}
+    config.task = {**objective, **base.text_options(given), "num_samples": 5}
     config.model = base.choose_model(given.model, MODELS, given.smoke)
     if given.objective == "bidirectional_prefix":
         if config.model.name != "transformer_lm":

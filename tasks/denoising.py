@@ -1,7 +1,7 @@
 """Undoing a corruption of text, and going on with a text from a prefix."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -9,9 +9,11 @@ import data
 from data.corruption import NUM_SENTINELS, num_noise
 from data.denoising_batches import RESERVED, Objective
 from errors import ConfigError
-from registry import PositiveInt, Range, Rate
+from registry import NonNegativeInt, PositiveInt, Range, Rate
 from tasks.base import Evaluation
+from tasks.samples import continued
 from tasks.search import Translator
+from tasks.text import TextTask
 from tasks.token_prediction import TokenPrediction
 
 NUM_SAMPLES = 5
@@ -118,9 +120,11 @@ class PrefixLanguageModelling(TokenPrediction):
         packed: several documents in a row, as one text; else one.
         label_smoothing: of the training loss only.
         bidirectional: the places of the prefix see each other both ways.
+        num_samples: texts of the final split of which the trained model writes a continuation.
     """
 
     model_kind = "language_model"
+    may_change: ClassVar[tuple[str, ...]] = (*TextTask.may_change, "num_samples")
 
     def __init__(
         self,
@@ -134,6 +138,7 @@ class PrefixLanguageModelling(TokenPrediction):
         packed: bool = False,
         label_smoothing: Rate = 0.0,
         bidirectional: bool = False,
+        num_samples: NonNegativeInt = 0,
     ) -> None:
         if sequence_length < 2:
             raise ConfigError(
@@ -141,6 +146,7 @@ class PrefixLanguageModelling(TokenPrediction):
             )
         built = self.read_text(source, tokenizer, data_dir)
         self.label_smoothing = label_smoothing
+        self.side, self.num_samples = side, num_samples
         self.batches = data.PrefixBatches(
             built,
             self.tokenizer,
@@ -155,3 +161,8 @@ class PrefixLanguageModelling(TokenPrediction):
 
     def inputs(self, batch: dict) -> tuple:
         return batch["inputs"], batch["segments"]
+
+    def evaluate(
+        self, model: Any, variables: Any, split: str, poll: Callable[[], None] = lambda: None
+    ) -> Evaluation:
+        return continued(model, variables, self, split, self.num_samples, self.side, poll)

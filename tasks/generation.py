@@ -19,7 +19,6 @@ from tasks.search import SIZES, padded_width
 
 Array = jax.Array
 UNFILTERED = Filters()
-SAMPLE_LENGTH = 32  # tokens of a sample to look at, at most
 UNFINISHED = "\ufffd"  # what bytes that are no character yet are decoded to
 
 
@@ -75,26 +74,6 @@ def go_on(
         return model.apply(variables, carry, token_R, method="step")
 
     return sampling.advance(step, samples, filters, rules, length)
-
-
-def continued(
-    model: Any,
-    variables: Any,
-    tokenizer: Tokenizer,
-    prompts: Sequence[str],
-    two_sided: bool = False,
-) -> list[str]:
-    """One sample of each prompt, to look at: of the fewest tokens that are 95 % likely together."""
-    room = model.longest_row() or SAMPLE_LENGTH
-    generator = Generator(
-        model,
-        variables,
-        tokenizer,
-        filters=Filters(top_p=0.95),
-        max_new_tokens=min(SAMPLE_LENGTH, max(room // 2, 1)),
-        two_sided=two_sided,
-    )
-    return [samples[0].text for samples in generator.generate(prompts)]
 
 
 def mixed(prompt: Sequence[int], seeds: Sequence[int]) -> list[int]:

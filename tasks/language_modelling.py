@@ -10,12 +10,10 @@ import data
 from errors import ConfigError
 from registry import NonNegativeInt, PositiveInt, Rate
 from tasks.base import Evaluation, Sums
-from tasks.generation import continued
 from tasks.losses import Output, batch_nll, output_of, output_sums
+from tasks.samples import continued
 from tasks.text import TextTask
 from tasks.token_prediction import TokenPrediction
-
-PROMPT_LENGTH = 8  # tokens of a text, at most, that a sample goes on with
 
 
 class LanguageModelling(TokenPrediction):
@@ -61,7 +59,7 @@ class LanguageModelling(TokenPrediction):
             )
         built = self.read_text(source, tokenizer, data_dir)
         self.label_smoothing = label_smoothing
-        self.texts, self.side, self.num_samples = built, side, num_samples
+        self.side, self.num_samples = side, num_samples
         self.truncate, self.rows = truncate, (sequences_per_batch, sequence_length)
         options: dict[str, Any] = {
             "seed": seed,
@@ -116,26 +114,7 @@ class LanguageModelling(TokenPrediction):
     def evaluate(
         self, model: Any, variables: Any, split: str, poll: Callable[[], None] = lambda: None
     ) -> Evaluation:
-        """The first texts of a split with other ends, which the model has drawn."""
-        if not self.num_samples:
-            return Evaluation()
-        examples = self.texts.pairs(split)[: self.num_samples]
-        if self.side == "both":
-            prompts, ends = zip(*[(one.source, one.target) for one in examples], strict=True)
-        else:
-            texts = [one.source if self.side == "source" else one.target for one in examples]
-            prompts, ends = zip(*map(self._halves, texts), strict=True)
-        poll()
-        written = continued(model, variables, self.tokenizer, prompts, self.side == "both")
-        rows = zip(prompts, ends, written, strict=True)
-        names = ("prompt", "reference", "sample")
-        return Evaluation(samples=[dict(zip(names, row, strict=True)) for row in rows])
-
-    def _halves(self, text: str) -> tuple[str, str]:
-        """The beginning of a text, a prompt of a few tokens, and the rest."""
-        ids = self.tokenizer.encode(text)
-        prompt = self.tokenizer.decode(ids[: min(len(ids) // 2, PROMPT_LENGTH)])
-        return prompt, self.tokenizer.decode(ids)[len(prompt) :]
+        return continued(model, variables, self, split, self.num_samples, self.side, poll)
 
     def _stream_features(
         self, model: Any, variables: Any, batch: dict, key: jax.Array, train: bool

@@ -12,11 +12,13 @@ class TextTask(Task):
 
     Attributes:
         batches: of data/.
+        texts: the source.
     """
 
     blocks: ClassVar = {"source": data.SOURCES, "tokenizer": data.TOKENIZERS}
     may_change: ClassVar[tuple[str, ...]] = ("source.path", "source.data_dir")
     batches: data.Batches
+    texts: data.Source
 
     def read_text(
         self,
@@ -26,7 +28,7 @@ class TextTask(Task):
         reserved: Iterable[str] = (),
     ) -> data.Source:
         """The source of a block; the tokenizer, with the reserved ids, becomes the task's own."""
-        built = data.build_source(source, data_dir)
+        built = self.texts = data.build_source(source, data_dir)
         self.tokenizer = data.build_tokenizer(tokenizer, built, data_dir).reserve(reserved)
         self.vocab_size = self.tokenizer.vocab_size
         return built

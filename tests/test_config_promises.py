@@ -97,7 +97,7 @@ FREE = {
     ),
     *("diagnose_every", "init_from.allow"),
     *("optimizer.learning_rate", "task.num_beams", "task.length_penalty", "task.num_samples"),
-    *("parallel.strategy", "parallel.num_devices", "parallel.mesh"),
+    *("parallel.strategy", "parallel.num_devices", "parallel.mesh", "parallel.offload"),
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 import models
 import tasks
 from errors import ConfigError
-from tasks import generation
+from tasks import samples
 from tests.data_cases import Texts
 from training import config_files, schema
 
@@ -256,10 +256,14 @@ def test_pairs_need_two_types_of_tokens(data_dir):
         task.token_losses(model, variables, task.batch("train", 0))
 
 
-@pytest.mark.parametrize("side", ["source", "target", "both"])
-def test_a_language_model_writes_other_ends_to_the_first_texts(data_dir, side):
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("language_modelling", side) for side in ("source", "target", "both")]
+    + [("prefix_language_modelling", "target")],
+)
+def test_a_language_model_writes_other_ends_to_the_first_texts(data_dir, name, side):
     options = {"side": side, "sequence_length": 32, "sequences_per_batch": 4, "num_samples": 3}
-    task, model = build(data_dir, "language_modelling", LM, **options)
+    task, model = build(data_dir, name, LM, **options)
     variables = models.init(model, jax.random.key(0))
     found = task.evaluate(model, variables, "test")
     examples = task.texts.pairs("test")[:3]
@@ -276,10 +280,10 @@ def test_a_language_model_writes_other_ends_to_the_first_texts(data_dir, side):
             assert sample["prompt"]
             assert sample["reference"]
         words = sample["sample"].split()
-        assert 0 < len(words) <= generation.SAMPLE_LENGTH
+        assert 0 < len(words) <= samples.SAMPLE_LENGTH
         assert all(task.tokenizer.encode(word) for word in words)
     assert found == task.evaluate(model, variables, "test"), "drawn with the same seeds"
-    task, model = build(data_dir, "language_modelling", LM, **options | {"num_samples": 0})
+    task, model = build(data_dir, name, LM, **options | {"num_samples": 0})
     assert not task.evaluate(model, variables, "test").samples
 
 
