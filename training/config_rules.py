@@ -32,6 +32,11 @@ def check_together(settings: dict[str, Any]) -> None:
             f"({both_ways[1]}) must be the same: the first is an option of model transformer_lm, "
             "the second of task prefix_language_modelling."
         )
+    _check_parallel(settings)
+
+
+def _check_parallel(settings: dict[str, Any]) -> None:
+    """What each of the two strategies can do, and with which models."""
     strategy, rules = settings["parallel"]["strategy"], settings["parallel"]["rules"]
     if strategy == "pmap" and rules != axis_rules.complete({}):
         raise ConfigError(
