@@ -97,7 +97,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = run_parts(options, options.cache or pathlib.Path(folder))
     rows, notes = table(found)
-    harness.report(TITLE, rows, notes, options, busy)
+    devices = sorted({result["device"] for result in found.values() if "device" in result})
+    harness.report(TITLE, rows, notes, options, busy, on=", ".join(devices))
     return int(any("problem" in result for result in found.values()))
 
 

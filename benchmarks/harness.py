@@ -226,21 +226,6 @@ def save_section(title: str, body: str, path: pathlib.Path) -> None:
     write_atomic(path, replace_section(document, title, body))
 
 
-def commit() -> str:
-    """Short hash of the commit that is measured, with "+ changes" if files differ from it."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changes = git("status", "--porcelain", "--", ".", f":!benchmarks/{RESULTS.name}")
-        return git("rev-parse", "--short", "HEAD") + (" + changes" if changes else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def command(argv: Sequence[str] = tuple(sys.argv)) -> str:
     """The command of this run, as one would type it."""
     name = pathlib.Path(argv[0]).stem
@@ -275,18 +260,24 @@ def skip(title: str, package: str = "PyTorch") -> int:
 
 
 def report(
-    title: str, rows: Sequence[Row], notes: Sequence[str], options: argparse.Namespace, busy: float
+    title: str,
+    rows: Sequence[Row],
+    notes: Sequence[str],
+    options: argparse.Namespace,
+    busy: float,
+    on: str = "",
 ) -> None:
     """Prints the table and keeps it, unless that was declined or the machine was busy.
 
     Args:
         busy: cores that other programs used just before the measurement.
+        on: the device that was measured; the processor.
     """
     today = datetime.date.today().isoformat()
-    stamp = f"{today}, commit {commit()}, `{command()}`  \n{machine.describe()}; "
+    stamp = f"{today}, commit {machine.commit()}, `{command()}`  \n{machine.describe()}; "
     stamp += f"other programs used {busy:.2f} cores before the start."
     body = "\n\n".join([stamp, render(rows), *notes])
-    title = f"{title}: {machine.processor()}"
+    title = f"{title}: {on or machine.processor()}"
     print(f"\n## {title}\n\n{body}\n", flush=True)
     if options.no_save:
         return

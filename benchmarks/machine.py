@@ -5,9 +5,11 @@ import os
 import pathlib
 import platform
 import resource
+import subprocess
 import sys
 import time
 
+ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "transformers")
 
 
@@ -67,6 +69,21 @@ def describe() -> str:
         parts.append(f"{memory:.0f} GiB")
     parts.append(", ".join(f"{name} {version}" for name, version in versions().items()))
     return "; ".join(parts)
+
+
+def commit() -> str:
+    """Short hash of the commit that is measured, with "+ changes" if files differ from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changes = git("status", "--porcelain", "--", ".", ":!benchmarks/RESULTS.md")
+        return git("rev-parse", "--short", "HEAD") + (" + changes" if changes else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _busy_jiffies() -> float | None:

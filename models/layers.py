@@ -5,8 +5,10 @@ Each parameter carries the names of its axes ("embed", "heads", "mlp", ...), whi
 `dtype` is the type of the computation.
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +24,23 @@ Initializer = Callable[..., Array]
 FEW_ROWS = 32  # up to so many, the order in which a large matrix is read decides (measured)
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+_planned_for: ContextVar[str] = ContextVar("planned_for", default="")
+
+
+@contextlib.contextmanager
+def compiled_for(platform: str) -> Iterator[None]:
+    """What is traced inside is for devices of this platform, which may not be here."""
+    token = _planned_for.set(platform)
+    try:
+        yield
+    finally:
+        _planned_for.reset(token)
+
+
+def _on_cpu() -> bool:
+    return (_planned_for.get() or jax.default_backend()) == "cpu"
 
 
 def _flat_init(init: Initializer, num_in: int) -> Initializer:
@@ -58,7 +77,7 @@ def _matrix_product(x_ND: Array, kernel_DF: Array) -> Array:
     turned W costs a copy, which only many rows repay.
     """
     inputs, features = kernel_DF.shape
-    if inputs <= features or len(x_ND) <= inputs or jax.default_backend() != "cpu":
+    if inputs <= features or len(x_ND) <= inputs or not _on_cpu():
         return jnp.dot(x_ND, kernel_DF)
     kernel_FD = jax.lax.optimization_barrier(kernel_DF.T)
     return jax.lax.dot_general(x_ND, kernel_FD, (((1,), (1,)), ((), ())))
@@ -237,7 +256,7 @@ def logits(x: Array, kernel_VD: Array | None, bias_V: Array | None = None) -> Ar
     if kernel_VD is None:
         return x
     table_VD = kernel_VD.astype(x.dtype)
-    if x.ndim == 2 and len(x) <= FEW_ROWS and not spread():
+    if x.ndim == 2 and len(x) <= FEW_ROWS and _on_cpu() and not spread():
         columns_DB = jax.lax.optimization_barrier(x.T)
         scores = jax.lax.optimization_barrier(jnp.dot(table_VD, columns_DB)).T
     else:

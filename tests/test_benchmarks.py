@@ -132,7 +132,7 @@ def test_numbers_of_a_busy_machine_are_not_kept_unless_asked(
         text = harness.RESULTS.read_text(encoding="utf-8")
         assert f"## Speed: {machine.processor()}\n" in text
         assert machine.describe() in text
-        assert harness.commit() in text
+        assert machine.commit() in text
 
 
 def test_another_processor_has_a_section_of_its_own(tmp_path, monkeypatch):
@@ -143,6 +143,8 @@ def test_another_processor_has_a_section_of_its_own(tmp_path, monkeypatch):
         harness.report("Speed", [harness.Row(what, {})], [], options, 0.0)
     titles = [x for x in harness.RESULTS.read_text("utf-8").splitlines() if x.startswith("#")]
     assert titles[1:] == ["## Speed: one", "## Speed: other"]
+    harness.report("Speed", [harness.Row("fourth", {})], [], options, 0.0, on="a GPU")
+    assert "## Speed: a GPU\n" in harness.RESULTS.read_text("utf-8")
     assert "| first |" not in harness.RESULTS.read_text("utf-8")
 
 

@@ -92,3 +92,12 @@ def test_logits_of_few_rows_and_of_many_are_products_with_the_table(rows, dtype)
     np.testing.assert_allclose(got, wanted, atol=1e-5 if dtype == jnp.float32 else 0.1)
     turned = "optimization_barrier" in str(jax.make_jaxpr(logits)(x_BD, table_VD))
     assert turned is (rows <= layers.FEW_ROWS)
+
+
+def test_what_is_planned_for_another_platform_is_not_turned():
+    """A plan compiles for a TPU on a machine that has none."""
+    x, kernel = jnp.ones((40, 32)), jnp.ones((32, 8))
+    for platform, turned in (("cpu", True), ("tpu", False), ("", True)):
+        with layers.compiled_for(platform):
+            text = str(jax.make_jaxpr(lambda x, k: (product(x, k), logits(x[:2], k.T)))(x, kernel))
+        assert ("optimization_barrier" in text) is turned

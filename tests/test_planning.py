@@ -13,7 +13,7 @@ from analysis import planning
 from analysis.chips import CHIPS
 from errors import ConfigError
 from experiments import plan
-from experiments.planning import advice, compiler, formulas, stand_in, targets
+from experiments.planning import compiler, formulas, stand_in, targets
 from training.config_files import load_config
 from training.parallel import build_strategy
 from training.planned import on_devices
@@ -143,15 +143,6 @@ def test_gpt2_small_is_bound_by_products_unless_nothing_is_fused(capsys):
     unfused = next(row[-5:] for row in rows if row[:2] == ["were", "all"])
     assert unfused[3] == unfused[1]
     assert float(unfused[3]) > float(products)
-
-
-def test_a_classifier_is_advised_of_options_that_it_has():
-    settings = settings_of("configs/classification.py:smoke")
-    found = list(advice.variants(settings, 1))
-    words = found[-1][0].split()
-    assert any(word.startswith("--config.model.inner.") for word in words)
-    changed = settings_of("configs/classification.py:smoke", *words)
-    assert changed["model"] == found[-1][1]["model"]
 
 
 @pytest.mark.parametrize("name", CHIPS)

@@ -7,6 +7,7 @@ from typing import Any
 from analysis.planning import largest
 from errors import ConfigError
 from experiments.planning.report import Plan, gib, table
+from training.config_rules import check_together
 
 Settings = dict[str, Any]
 Step = tuple[str, dict[str, Any]]
@@ -71,8 +72,9 @@ def what_to_change(settings: Settings, plan: Plan, planner: Planner, say: Say) -
     rows, first = [["what to change", "GiB, about"]], None
     for words, changed in variants(settings, plan.target.num_chips):
         try:
+            check_together(changed)
             memory = planner(changed, compiling=False).formula.memory * ratio
-        except ConfigError:  # rows that so many micro-batches do not divide
+        except ConfigError:  # no such run, or rows that so many micro-batches do not divide
             continue
         rows.append([words, gib(memory)])
         if first is None and memory <= plan.limit:

@@ -11,6 +11,7 @@ import train
 from errors import ConfigError
 from experiments.planning.programs import Program, read_program
 from experiments.planning.stand_in import StandIn
+from models.layers import compiled_for
 from training import planned
 from training.offload import host_bytes
 from training.run_directory import RunDirectory
@@ -75,7 +76,8 @@ def compile_step(
 ) -> Compiled | TooLarge:
     """Compiles a trainer's step for a batch of these shapes, on chips of a clock rate."""
     began = time.monotonic()
-    lowered = trainer.lower(dict(batch))
+    with compiled_for(trainer.strategy.mesh.devices.flat[0].platform):
+        lowered = trainer.lower(dict(batch))
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
