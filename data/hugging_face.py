@@ -29,17 +29,23 @@ BEGINS, MASKS = ("<s>", "[CLS]"), ("[MASK]", "<mask>")
 
 def is_published(path: Path) -> bool:
     """Whether a path is meant as published weights, whole or not: a folder with their files, or
-    one of those files that are never opened."""
-    if path.suffix in PICKLES:
-        return True
+    one of those files that are never opened. A run is not, whatever else is in its folder."""
+    if not path.is_dir():
+        return path.suffix in PICKLES
     try:
-        names = os.listdir(path)
-        if any(name in (FILE, INDEX) or Path(name).suffix in PICKLES for name in names):
-            return True
         config = json.loads((path / CONFIG).read_bytes())
     except (OSError, ValueError, RecursionError):
+        config = {}
+    if isinstance(config, dict) and "task" in config:
         return False
-    return isinstance(config, dict) and "model_type" in config
+    if isinstance(config, dict) and "model_type" in config:
+        return True
+    try:
+        files = [path / name for name in os.listdir(path)]
+    except OSError:
+        return False
+    meant = (file for file in files if file.name in (FILE, INDEX) or file.suffix in PICKLES)
+    return any(file.is_file() for file in meant)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from trainer_cases import make_data_dir
 
 import train
 from data import BOS
+from errors import ConfigError
 from experiments import generate
 from experiments.comparison.tokens import positions
 from models.attention import dot_product, dot_product_attention, fused_attention
@@ -230,3 +231,10 @@ def test_other_configs_are_as_they_were():
         config = config_files.load_config(f"configs/gpt.py:objective={objective}")
         assert "bidirectional_prefix" not in config.model
         assert "bidirectional" not in config.task
+
+
+def test_a_classifier_reads_no_prefix():
+    given = "configs/classification.py:data=entailment,smoke,model=lm-transformer-tiny"
+    config = config_files.load_config(given, ["--config.model.inner.bidirectional_prefix=True"])
+    with pytest.raises(ConfigError, match=r"bidirectional_prefix \(True\)"):
+        train.check(config)

@@ -13,7 +13,7 @@ from published_folders import NAMES, config_of, write_tokenizer
 from tokenizer_cases import ODD_TEXTS
 
 from data import BOS, CLS, EOS, MASK, PAD, SEP, UNK, Example, load_tokenizer
-from data.hugging_face import HuggingFace
+from data.hugging_face import HuggingFace, is_published
 from data.token_cache import tokenise
 from errors import DataError
 
@@ -167,3 +167,19 @@ def test_damaged_files_are_named(folders, tmp_path, which, change, sentence):
     with pytest.raises(DataError, match=sentence) as caught:
         damaged(folder, change)
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_a_run_whatever_else_lies_in_its_folder(tmp_path):
+    run = tmp_path / "lm.pt"
+    run.mkdir()
+    (run / "config.json").write_text('{"task": {}, "model": {}}')
+    for name in ("notes.pkl", "model.safetensors"):
+        (run / name).write_bytes(b"")
+    assert not is_published(run)
+    assert not is_published(tmp_path)
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "model.bin").write_bytes(b"")
+    assert is_published(tmp_path / "torch")
+    assert is_published(tmp_path / "torch" / "model.bin")
+    (run / "config.json").write_text('{"model_type": "gpt2"}')
+    assert is_published(run)

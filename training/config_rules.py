@@ -23,7 +23,7 @@ def check_together(settings: dict[str, Any]) -> None:
             f"config.num_steps ({num_steps})."
         )
     both_ways = (
-        bool(settings["model"].get("bidirectional_prefix")),
+        bool(_option(settings["model"], "bidirectional_prefix")),
         bool(settings["task"].get("bidirectional")),
     )
     if both_ways[0] != both_ways[1]:
