@@ -226,7 +226,9 @@ def check_same_experiment(settings: dict[str, Any], run: RunDirectory) -> None:
     if started is None:
         return
     found = schema.differences(started, schema.to_json(settings))
-    for change in [*found[schema.MUST_MATCH], *found[schema.MAY_CHANGE]]:
+    samples = "config.task.num_samples"  # to look at; no score sees them
+    changes = [*found[schema.MUST_MATCH], *found[schema.MAY_CHANGE]]
+    for change in (change for change in changes if change.path != samples):
         raise ConfigError(
             f"{run.path} was trained with {change.path} {change.old!r}, not {change.new!r}. Set "
             "it back, or choose another --out."

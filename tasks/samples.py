@@ -37,7 +37,7 @@ def continued(
     if side == "both":
         pairs = [(one.source, one.target) for one in examples]
     else:
-        pairs = [_halves(tokenizer, getattr(one, side)) for one in examples]
+        pairs = [halves(tokenizer, getattr(one, side)) for one in examples]
     poll()
     room = model.longest_row() or 2 * SAMPLE_LENGTH
     generator = Generator(
@@ -57,8 +57,15 @@ def continued(
     )
 
 
-def _halves(tokenizer: Tokenizer, text: str) -> tuple[str, str]:
-    """The beginning of a text, a prompt of a few tokens, and the rest."""
+def halves(tokenizer: Tokenizer, text: str) -> tuple[str, str]:
+    """The beginning of a text, a prompt of a few tokens, and the rest.
+
+    A token may end within a character: the prompt is then the tokens before it.
+    """
     ids = tokenizer.encode(text)
-    prompt = tokenizer.decode(ids[: min(len(ids) // 2, PROMPT_LENGTH)])
-    return prompt, tokenizer.decode(ids)[len(prompt) :]
+    whole = tokenizer.decode(ids)
+    for number in range(min(len(ids) // 2, PROMPT_LENGTH), 0, -1):
+        prompt = tokenizer.decode(ids[:number])
+        if whole.startswith(prompt):
+            return prompt, whole[len(prompt) :]
+    return "", whole

@@ -1,6 +1,7 @@
 """The comparison of pretrained and fresh models adds up, and goes on where it stopped."""
 
 import csv
+import json
 from argparse import Namespace
 
 import pytest
@@ -65,6 +66,11 @@ def test_runs_of_earlier_options_are_not_taken(tmp_path, monkeypatch):
     options = Namespace(out=tmp_path, smoke=False, overrides=[], learning_rate=5e-4, steps=1000)
     for options.pretrain_steps in (2000, 2000):
         run = pretraining.pretrain("lm-lstm-tiny", options)
+    older = json.loads((run / "config.json").read_text())
+    del older["task"]["num_samples"]  # a run of before there were any: no score sees them
+    (run / "config.json").write_text(json.dumps(older))
+    assert pretraining.pretrain("lm-lstm-tiny", options) == run
+    assert len(trained) == 1
     options.pretrain_steps = 3000
     with pytest.raises(ConfigError, match=rf"{run} was trained with config.num_steps 2000, not 30"):
         pretraining.pretrain("lm-lstm-tiny", options)
