@@ -28,3 +28,25 @@ def test_training_takes_one_core_unless_told(flags, expected):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == expected
+
+
+TRACED = """
+import sys
+import jax
+from training import cores
+cores.split()
+jax.profiler.start_trace(sys.argv[1])
+jax.numpy.ones(3).sum().block_until_ready()
+jax.profiler.stop_trace()
+print(jax.devices()[0].platform)
+"""
+
+
+@pytest.mark.tpu_compiler
+def test_the_compiler_for_tpus_is_left_out_where_there_is_none(tmp_path):
+    """Its profiler would crash the first trace."""
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    command = [sys.executable, "-c", TRACED, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "cpu\n", "")
+    assert list(tmp_path.rglob("*.xplane.pb"))

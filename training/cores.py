@@ -1,6 +1,8 @@
 """The cores of a CPU as devices of JAX."""
 
+import importlib.util
 import os
+from importlib.metadata import entry_points
 
 import jax
 
@@ -26,6 +28,7 @@ def split(at_least: int = 1, processes: int = 1) -> None:
         at_least: devices that training wants; more than there are cores are simulated.
         processes: on which the devices are.
     """
+    without_absent_tpu()
     if asked_for():
         return
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -35,6 +38,20 @@ def split(at_least: int = 1, processes: int = 1) -> None:
         # XLA sizes its pool by this. It costs what the second device gains, and searches more.
         os.environ.setdefault("NPROC", str(2 * number))
     jax.config.update("jax_num_cpu_devices", number)
+
+
+def without_absent_tpu() -> None:
+    """Keeps JAX from starting the TPU compiler of the extra `plan` where there is nothing but a
+    CPU.
+
+    JAX tries whatever libtpu is installed; it finds no TPU, says so in several lines, and has
+    left its profiler in the process, in which the first trace then crashes. Where it has found
+    TPUs, JAX has chosen them by now; with GPUs it is left to choose.
+    """
+    chosen = jax.config.jax_platforms
+    accelerators = importlib.util.find_spec("jax_plugins") or entry_points(group="jax_plugins")
+    if not chosen and not accelerators and importlib.util.find_spec("libtpu"):
+        jax.config.update("jax_platforms", "cpu")
 
 
 def for_training(found: list[jax.Device], wanted: int, processes: int = 1) -> list[jax.Device]:
