@@ -48,7 +48,7 @@ def without_absent_tpu() -> None:
     left its profiler in the process, in which the first trace then crashes. Where it has found
     TPUs, JAX has chosen them by now; with GPUs it is left to choose.
     """
-    chosen = jax.config.jax_platforms
+    chosen = getattr(jax.config, "jax_platforms", None)
     accelerators = importlib.util.find_spec("jax_plugins") or entry_points(group="jax_plugins")
     if not chosen and not accelerators and importlib.util.find_spec("libtpu"):
         jax.config.update("jax_platforms", "cpu")
